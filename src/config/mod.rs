@@ -1,0 +1,95 @@
+//! What the operator chose, checked. Nothing here is optional that is not a choice; how it was written
+//! (flags, environment, file) is forgotten by the time this type exists.
+
+use crate::model::{Selection, Side};
+use secrecy::SecretString;
+use std::{net::SocketAddr, time::Duration};
+
+/// Everything `run` and `check` need.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Connection string of the source. Never printed; see [`redacted`].
+    pub source: SecretString,
+    /// Connection string of the target.
+    pub target: SecretString,
+    /// Where the control endpoint listens.
+    pub listen: SocketAddr,
+    /// Filters and renames.
+    pub selection: Selection,
+    /// Database on the target that holds checkpoints.
+    pub metadata_database: String,
+    /// The initial copy.
+    pub copy: CopyConfig,
+    /// The change stream.
+    pub tail: TailConfig,
+    /// Bytes that `run` may use for data in flight, copy and tail together.
+    pub memory: u64,
+    /// For how long a call is repeated before the migration halts.
+    pub retry_deadline: Duration,
+    /// Whether collections of ours on the target may be dropped before a first start.
+    pub drop_target_namespaces: bool,
+    /// Whether the metadata of an earlier run is thrown away.
+    pub restart_from_scratch: bool,
+    /// Whether the process ends when the migration halts, or waits for `resume`.
+    pub exit_on_halt: bool,
+}
+
+/// Settings of the copy.
+#[derive(Debug, Clone)]
+pub struct CopyConfig {
+    /// Partitions read at the same time.
+    pub partitions: usize,
+    /// Inserts under way at the same time, over all partitions.
+    pub writers: usize,
+    /// Bytes of one partition, about.
+    pub partition_bytes: u64,
+    /// Which members of the source are read: a read preference as in a connection string
+    /// (`primary`, `primaryPreferred`, `secondary`, `secondaryPreferred`, `nearest`).
+    pub read_preference: String,
+    /// Whether indexes are built before the data arrives.
+    pub indexes_before_data: bool,
+    /// Index builds at the same time.
+    pub index_builds: usize,
+}
+
+/// Settings of the tail.
+#[derive(Debug, Clone)]
+pub struct TailConfig {
+    /// Ordered workers.
+    pub lanes: usize,
+    /// How often the resume point is saved.
+    pub checkpoint_every: Duration,
+}
+
+impl Config {
+    /// The connection string of a side.
+    #[must_use]
+    pub fn uri(&self, side: Side) -> &SecretString {
+        match side {
+            Side::Source => &self.source,
+            Side::Target => &self.target,
+        }
+    }
+}
+
+/// A connection string without user, password and options that may hold secrets: for people to read.
+#[must_use]
+pub fn redacted(uri: &str) -> String {
+    let (scheme, rest) = uri.split_once("://").unwrap_or(("", uri));
+    let rest = rest.split_once('?').map_or(rest, |(before, _)| before);
+    let hosts = rest.rsplit_once('@').map_or(rest, |(_, hosts)| hosts);
+    format!("{scheme}://{hosts}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_are_never_shown() {
+        for uri in ["mongodb://user:s3cret@h1:1,h2:2/db?authSource=admin", "mongodb+srv://u:s3cret@h/?tlsCertificateKeyFilePassword=s3cret", "mongodb://u:s3cret%40@h1,h2"] {
+            assert!(!redacted(uri).contains("s3cret"), "{}", redacted(uri));
+        }
+        assert_eq!(redacted("mongodb://u:p@h1:1,h2:2/?x=1"), "mongodb://h1:1,h2:2/");
+    }
+}

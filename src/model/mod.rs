@@ -1,0 +1,22 @@
+//! The words everything else is said in. Pure: no I/O, no clock, no tokio, no driver client.
+
+mod document;
+mod event;
+mod job;
+mod namespace;
+mod partition;
+mod phase;
+pub mod raw;
+mod selection;
+mod status;
+mod time;
+
+pub use document::{CanonicalKey, DocumentKey, odd_at_top, same_key};
+pub use event::{Change, ChangeEvent, CollectionInfo, CollectionKind, CollectionUuid, Ddl, IndexSpec, Position, ResumeToken, Write, WriteOp};
+pub use job::{Fingerprint, Side};
+pub use namespace::Namespace;
+pub use partition::{Bound, Partition, PartitionId, split_count};
+pub use phase::{Activity, IllegalStep, Milestone, Phase, Verb, permits};
+pub use selection::{Pattern, Selection, UnknownName};
+pub use status::{CopyStatus, CutoverStatus, EventStatus, Gate, InFlightStatus, Status, UnfinishedIndex};
+pub use time::ClusterTime;

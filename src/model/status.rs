@@ -1,0 +1,143 @@
+//! One snapshot of a running migration: what `status`, `/status`, the progress line and the gauges all show.
+
+use super::ClusterTime;
+use serde::{Deserialize, Serialize};
+
+/// A condition of the cutover.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gate {
+    /// Short name, stable: scripts read it.
+    pub name: String,
+    /// Whether it lets the cutover through.
+    pub open: bool,
+    /// Why it is shut, or what was found.
+    pub why: String,
+}
+
+/// Progress of the initial copy.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct CopyStatus {
+    /// Documents durably on the target by the copy.
+    pub documents: u64,
+    /// Their size in bytes.
+    pub bytes: u64,
+    /// The source's estimate of all documents to copy.
+    pub estimated_documents: u64,
+    /// The source's estimate of their size in bytes.
+    pub estimated_bytes: u64,
+    /// Documents the tail or an earlier run had brought already.
+    pub already_there: u64,
+    /// Documents read again because an event raced their batch.
+    pub reread: u64,
+    /// Partitions finished.
+    pub partitions_done: u64,
+    /// Partitions planned so far.
+    pub partitions: u64,
+    /// Collections whose copy is complete.
+    pub collections_done: u64,
+    /// Collections to copy.
+    pub collections: u64,
+}
+
+/// Events of the change stream since the process started.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct EventStatus {
+    /// Read from the stream.
+    pub read: u64,
+    /// Durably on the target.
+    pub applied: u64,
+    /// Structural events applied.
+    pub ddl: u64,
+    /// Documents read again from the source in their lane.
+    pub reread: u64,
+}
+
+/// What is between the source's cursor and the target's acknowledgement.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct InFlightStatus {
+    /// Bytes counted against the limit.
+    pub bytes: u64,
+    /// The limit.
+    pub limit_bytes: u64,
+}
+
+/// An index that is not yet on the target in its final form for a reason other than the cutover.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnfinishedIndex {
+    /// Namespace on the source.
+    pub ns: String,
+    /// Name of the index.
+    pub name: String,
+    /// `waiting`, `building` or `failed`.
+    pub state: String,
+    /// Why it failed.
+    pub error: Option<String>,
+}
+
+/// Where a cutover stands, or how the last one ended.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct CutoverStatus {
+    /// The step at work, or the last one.
+    pub step: String,
+    /// Cluster time of the source after which no write came.
+    pub fence: Option<ClusterTime>,
+    /// Seconds for which writes to the source were blocked by us.
+    pub writes_blocked_seconds: Option<f64>,
+    /// How the last attempt failed.
+    pub last_failure: Option<String>,
+}
+
+/// The snapshot. `format` grows only when a field changes its meaning or goes.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// 1.
+    pub format: u32,
+    /// Version of the program.
+    pub version: String,
+    /// Identity of the migration.
+    pub migration: String,
+    /// `planned`, `copying`, `catching_up`, `tailing`, `cutting_over`, `committed`.
+    pub phase: String,
+    /// `running`, `paused`, `halted`.
+    pub activity: String,
+    /// Why it is paused or halted.
+    pub reason: Option<String>,
+    /// What to do about it.
+    pub remedy: Option<String>,
+    /// Exit code that goes with a halt.
+    pub exit_code: Option<u8>,
+    /// Whether every gate is open.
+    pub can_cut_over: bool,
+    /// Whether the application may write to the target: only after the commit.
+    pub can_write_to_target: bool,
+    /// All gates, open and shut.
+    pub gates: Vec<Gate>,
+    /// Seconds between the newest time known of the source and what is on the target.
+    pub lag_seconds: Option<f64>,
+    /// Seconds until the oplog of the source would overwrite our resume point: window minus lag.
+    pub headroom_seconds: Option<f64>,
+    /// Seconds between the oldest and the newest entry of the source's oplog.
+    pub oplog_window_seconds: Option<f64>,
+    /// Seconds since the resume point was last saved.
+    pub checkpoint_age_seconds: Option<f64>,
+    /// Source time up to which everything is on the target.
+    pub applied_cluster_time: Option<ClusterTime>,
+    /// Newest time known of the source.
+    pub source_cluster_time: Option<ClusterTime>,
+    /// Source time of the saved resume point.
+    pub resume_cluster_time: Option<ClusterTime>,
+    /// The initial copy.
+    pub copy: CopyStatus,
+    /// The change stream.
+    pub events: EventStatus,
+    /// Memory of the tail.
+    pub in_flight: InFlightStatus,
+    /// Calls repeated since the process started.
+    pub retries: u64,
+    /// Indexes still to be built, or that could not be.
+    pub unfinished_indexes: Vec<UnfinishedIndex>,
+    /// What the cutover is at.
+    pub cutover: Option<CutoverStatus>,
+    /// The verbs that make sense now.
+    pub permitted: Vec<String>,
+}

@@ -1,0 +1,81 @@
+//! What comes in over the control endpoint, and what goes back.
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+/// A verb with its arguments. The engine alone decides whether and how it is carried out.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "snake_case")]
+pub enum Command {
+    /// Stop at a safe place, keep it.
+    Pause {
+        /// Who asks, for `status`.
+        by: String,
+    },
+    /// Go on.
+    Resume,
+    /// Compare both sides while the tail goes on.
+    Verify,
+    /// Hand over.
+    Cutover {
+        /// The operator's word that nobody writes to the source any more: it is not fenced by us.
+        writes_stopped: bool,
+        /// Seconds within which it completes or is undone.
+        timeout_seconds: u64,
+        /// Only look at the gates.
+        dry_run: bool,
+    },
+    /// Give up the migration: lift the fence, drop the metadata, end the process.
+    Abort,
+}
+
+/// A command and the way back.
+#[derive(Debug)]
+pub struct Request {
+    /// What is asked.
+    pub command: Command,
+    /// Where the answer goes; the asker may have left.
+    pub answer: oneshot::Sender<Answer>,
+}
+
+/// What became of a command.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Answer {
+    /// The exit code for the verb that asked: 0 done, 1 an honest "no", otherwise as documented.
+    pub exit_code: u8,
+    /// One sentence for people.
+    pub message: String,
+    /// What to do, where there is something to do.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub hint: Option<String>,
+    /// The details: a verify report, a gate report; `null` where there are none.
+    #[serde(default)]
+    pub details: serde_json::Value,
+}
+
+impl Answer {
+    /// Done.
+    #[must_use]
+    pub fn done(message: impl Into<String>) -> Self {
+        Self { exit_code: 0, message: message.into(), hint: None, details: serde_json::Value::Null }
+    }
+
+    /// An honest "no".
+    #[must_use]
+    pub fn no(message: impl Into<String>) -> Self {
+        Self { exit_code: 1, ..Self::done(message) }
+    }
+
+    /// With details.
+    #[must_use]
+    pub fn with(mut self, details: serde_json::Value) -> Self {
+        self.details = details;
+        self
+    }
+}
+
+impl From<&crate::error::Error> for Answer {
+    fn from(error: &crate::error::Error) -> Self {
+        Self { exit_code: error.exit_code(), message: error.story(), hint: error.hint(), details: serde_json::Value::Null }
+    }
+}
