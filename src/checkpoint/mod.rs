@@ -1,0 +1,36 @@
+//! What survives a crash: the migration's record, its lease, the catalog and the partitions, in the metadata
+//! database on the target. Everything is written with `w: majority`.
+
+mod frontier;
+mod lease;
+mod mongo;
+mod record;
+
+pub use frontier::Frontier;
+pub use lease::{LEASE, holder};
+pub use mongo::MongoStore;
+pub use record::{FORMAT, Record};
+
+use crate::{
+    catalog::Entry,
+    error::Result,
+    model::{Activity, CollectionUuid, Partition, Phase, Position},
+};
+
+/// Where checkpoints are kept. Every call fails with [`crate::error::Error::LeaseLost`] once another process has taken over.
+pub trait Store: Clone + Send + Sync + 'static {
+    /// Saves how far the data has come and whether we are at work.
+    fn save_phase(&self, phase: &Phase, activity: &Activity) -> impl Future<Output = Result<()>> + Send;
+    /// Saves the resume point.
+    fn save_resume_point(&self, position: &Position) -> impl Future<Output = Result<()>> + Send;
+    /// Saves what is known of collections.
+    fn save_entries(&self, entries: &[Entry]) -> impl Future<Output = Result<()>> + Send;
+    /// Forgets collections and their partitions.
+    fn forget(&self, collections: &[CollectionUuid]) -> impl Future<Output = Result<()>> + Send;
+    /// Saves partitions and their progress.
+    fn save_partitions(&self, partitions: &[Partition]) -> impl Future<Output = Result<()>> + Send;
+    /// All collections.
+    fn entries(&self) -> impl Future<Output = Result<Vec<Entry>>> + Send;
+    /// All partitions.
+    fn partitions(&self) -> impl Future<Output = Result<Vec<Partition>>> + Send;
+}

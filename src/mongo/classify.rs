@@ -1,0 +1,145 @@
+//! One function from the driver's error to ours: labels first, codes second, never message text.
+
+use crate::{
+    error::Error,
+    model::{ClusterTime, Side},
+};
+use mongodb::error::{ErrorKind, WriteFailure};
+
+/// Codes for which the same command may well succeed in a moment. Names as in the server's
+/// `error_codes.yml`; the driver's own list of retryable reads and writes is a part of it.
+const TRANSIENT: [i32; 22] = [
+    6,     // HostUnreachable
+    7,     // HostNotFound
+    24,    // LockTimeout
+    43,    // CursorNotFound: the reader opens again
+    50,    // MaxTimeMSExpired
+    64,    // WriteConcernFailed (timed out)
+    89,    // NetworkTimeout
+    91,    // ShutdownInProgress
+    134,   // ReadConcernMajorityNotAvailableYet
+    175,   // QueryPlanKilled: the reader opens again
+    189,   // PrimarySteppedDown
+    202,   // NetworkInterfaceExceededTimeLimit
+    237,   // CursorKilled
+    262,   // ExceededTimeLimit
+    9001,  // SocketException
+    10058, // LegacyNotPrimary
+    10107, // NotWritablePrimary
+    11600, // InterruptedAtShutdown
+    11602, // InterruptedDueToReplStateChange
+    13435, // NotPrimaryNoSecondaryOk
+    13436, // NotPrimaryOrSecondary
+    112,   // WriteConflict
+];
+
+/// The place in the oplog is gone: ChangeStreamHistoryLost, CappedPositionLost, ChangeStreamFatalError,
+/// and InvalidResumeToken (a token of another cluster).
+const LOST: [i32; 4] = [286, 136, 280, 260];
+
+const UNAUTHORIZED: i32 = 13;
+const AUTHENTICATION_FAILED: i32 = 18;
+
+const RETRY_LABELS: [&str; 4] = ["RetryableWriteError", "TransientTransactionError", "SystemOverloadedError", "ResumableChangeStreamError"];
+
+/// What a driver error means. `doing` reads on after "while": "listing collections".
+#[must_use]
+pub fn classify(side: Side, doing: &str, error: mongodb::error::Error) -> Error {
+    let doing = doing.to_owned();
+    if matches!(*error.kind, ErrorKind::Shutdown) {
+        return Error::Interrupted;
+    }
+    if matches!(*error.kind, ErrorKind::Authentication { .. }) || code_of(&error) == Some(AUTHENTICATION_FAILED) {
+        return Error::BadCredentials { side, source: quiet(error) };
+    }
+    // A client that cannot authenticate shows as a pool that never becomes ready; only the text inside says why.
+    // The wording is the driver's own (`driver/src/error.rs`, `ErrorKind::Authentication`), pinned by a test on a real server.
+    if let ErrorKind::ServerSelection { message, .. } = &*error.kind {
+        if message.contains("SCRAM failure") || message.contains("Authentication failed") {
+            return Error::BadCredentials { side, source: quiet(error) };
+        }
+        return Error::Unreachable { side, doing, source: quiet(error) };
+    }
+    match code_of(&error) {
+        Some(UNAUTHORIZED) => return Error::Forbidden { side, doing, source: quiet(error) },
+        Some(code) if LOST.contains(&code) => return Error::PositionLost { wanted: ClusterTime::default(), oldest: None },
+        Some(code) if TRANSIENT.contains(&code) => return Error::Unreachable { side, doing, source: quiet(error) },
+        _ => {}
+    }
+    if RETRY_LABELS.iter().any(|label| error.contains_label(label)) {
+        return Error::Unreachable { side, doing, source: quiet(error) };
+    }
+    match &*error.kind {
+        ErrorKind::Io(_) | ErrorKind::ConnectionPoolCleared { .. } | ErrorKind::DnsResolve { .. } => Error::Unreachable { side, doing, source: quiet(error) },
+        ErrorKind::InvalidArgument { message, .. } => Error::BadConfig {
+            field: format!("--{side}"),
+            problem: format!("is no usable connection string: {message}"),
+            hint: Some("write it as `mongodb://user:password@host1,host2/?replicaSet=NAME` or `mongodb+srv://…`".into()),
+        },
+        ErrorKind::InvalidTlsConfig { message, .. } => Error::BadConfig {
+            field: format!("--{side}"),
+            problem: format!("has TLS options that do not work: {message}"),
+            hint: Some("check `tlsCAFile` and `tlsCertificateKeyFile`: both are PEM files on this machine".into()),
+        },
+        _ => Error::Refused { side, doing, code: code_of(&error).unwrap_or(0), source: quiet(error) },
+    }
+}
+
+/// What an error code inside an otherwise good reply means (`writeErrors`, `writeConcernError`).
+#[must_use]
+pub fn refused_by_code(side: Side, doing: &str, code: i32, message: &str) -> Error {
+    let (doing, source) = (doing.to_owned(), Box::new(Quiet(format!("{message} (code {code})"))));
+    if TRANSIENT.contains(&code) {
+        Error::Unreachable { side, doing, source }
+    } else if code == UNAUTHORIZED {
+        Error::Forbidden { side, doing, source }
+    } else {
+        Error::Refused { side, doing, code, source }
+    }
+}
+
+fn code_of(error: &mongodb::error::Error) -> Option<i32> {
+    match &*error.kind {
+        ErrorKind::Command(e) => Some(e.code),
+        ErrorKind::Write(WriteFailure::WriteError(e)) => Some(e.code),
+        ErrorKind::Write(WriteFailure::WriteConcernError(e)) => Some(e.code),
+        _ => None,
+    }
+}
+
+/// The driver prints the server's whole reply, documents included: keep the kind and the code.
+fn quiet(error: mongodb::error::Error) -> Box<Quiet> {
+    Box::new(Quiet(match &*error.kind {
+        ErrorKind::Command(e) => format!("{} (code {}, {})", e.message, e.code, e.code_name),
+        kind => kind.to_string(),
+    }))
+}
+
+/// A cause in words.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Quiet(String);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Remedy;
+
+    #[test]
+    fn lost_is_never_transient() {
+        assert!(LOST.iter().all(|code| !TRANSIENT.contains(code)));
+    }
+
+    #[test]
+    fn every_code_has_its_remedy() {
+        for (code, remedy) in [(10107, Remedy::Retry), (189, Remedy::Retry), (13, Remedy::Operate), (121, Remedy::Operate), (0, Remedy::Operate)] {
+            assert_eq!(refused_by_code(Side::Target, "testing", code, "no").remedy(), remedy, "{code}");
+        }
+    }
+
+    #[test]
+    fn network_errors_are_retried() {
+        let io = std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "cut");
+        assert_eq!(classify(Side::Source, "testing", io.into()).remedy(), Remedy::Retry);
+    }
+}

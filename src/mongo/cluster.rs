@@ -1,0 +1,161 @@
+//! One connected cluster: its client, its topology, and commands with retries.
+
+use super::{classify, reply::WriteReply};
+use crate::{
+    error::{Error, Result},
+    model::{ClusterTime, Side},
+    retry::Retry,
+};
+use bson::{Document, RawDocumentBuf, doc};
+use mongodb::{
+    Client,
+    options::{ClientOptions, SelectionCriteria},
+};
+use secrecy::{ExposeSecret, SecretString};
+use std::time::Duration;
+
+/// What answers behind a connection string.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Topology {
+    /// One `mongod` without an oplog.
+    Standalone,
+    /// A replica set.
+    ReplicaSet,
+    /// `mongos`.
+    Sharded,
+}
+
+/// A connected cluster. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    side: Side,
+    client: Client,
+    retry: Retry,
+}
+
+impl Cluster {
+    /// Parses the connection string and prepares the client; the first command connects.
+    ///
+    /// # Errors
+    /// [`Error::BadConfig`] for a connection string that makes no sense.
+    pub async fn connect(side: Side, uri: &SecretString, connections: u32, retry: Retry) -> Result<Self> {
+        let mut options = ClientOptions::parse(uri.expose_secret()).await.map_err(|e| classify(side, "reading the connection string", e))?;
+        options.app_name.get_or_insert_with(|| "mongoferry".to_owned());
+        // The driver's defaults (10 connections, 2 at a time) starve parallel readers and writers.
+        options.max_pool_size = Some(options.max_pool_size.unwrap_or(connections).max(connections));
+        options.max_connecting.get_or_insert(8);
+        // Our own retries have a deadline, so one wait for a primary may be short.
+        options.server_selection_timeout.get_or_insert(Duration::from_secs(10));
+        // A node that went silent is noticed by its monitor: there is no socket time-out in the driver.
+        options.heartbeat_freq.get_or_insert(Duration::from_secs(5));
+        options.connect_timeout.get_or_insert(Duration::from_secs(5));
+        let client = Client::with_options(options).map_err(|e| classify(side, "reading the connection string", e))?;
+        Ok(Self { side, client, retry })
+    }
+
+    /// Which side it is.
+    #[must_use]
+    pub fn side(&self) -> Side {
+        self.side
+    }
+
+    /// The driver's client.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The policy of its commands.
+    #[must_use]
+    pub fn retry(&self) -> &Retry {
+        &self.retry
+    }
+
+    /// The same client under another policy.
+    #[must_use]
+    pub fn with_retry(&self, retry: Retry) -> Self {
+        Self { retry, ..self.clone() }
+    }
+
+    /// Closes all connections at once; the last call before the runtime ends, else the driver may panic.
+    pub async fn close(self) {
+        self.client.shutdown().immediate(true).await;
+    }
+
+    /// Runs a command once, on the primary unless told otherwise.
+    ///
+    /// # Errors
+    /// As classified. A reply that holds `writeErrors` is `Ok`: see [`Cluster::write`].
+    pub async fn run_once(&self, db: &str, doing: &str, command: RawDocumentBuf, on: Option<&SelectionCriteria>) -> Result<Document> {
+        let db = self.client.database(db);
+        let mut action = db.run_raw_command(command);
+        if let Some(criteria) = on {
+            action = action.selection_criteria(criteria.clone());
+        }
+        action.await.map_err(|e| classify(self.side, doing, e))
+    }
+
+    /// Runs a command that is safe to repeat, with retries.
+    ///
+    /// # Errors
+    /// As classified; transient ones only after the deadline.
+    pub async fn run(&self, db: &str, doing: &str, command: &Document) -> Result<Document> {
+        let raw = RawDocumentBuf::try_from(command).map_err(|e| Error::Bug(format!("a command of ours is no BSON: {e}")))?;
+        self.run_raw(db, doing, &raw).await
+    }
+
+    /// As [`Cluster::run`], for a command built from raw parts.
+    ///
+    /// # Errors
+    /// As classified; transient ones only after the deadline.
+    pub async fn run_raw(&self, db: &str, doing: &str, command: &RawDocumentBuf) -> Result<Document> {
+        self.retry
+            .run(|| async {
+                let reply = self.run_once(db, doing, command.clone(), None).await?;
+                WriteReply::parse(self.side, doing, &reply)?.majority()?;
+                Ok(reply)
+            })
+            .await
+    }
+
+    /// Runs a write command with retries and looks inside its reply. A failed write concern is repeated like
+    /// a lost answer: our writes are absolute.
+    ///
+    /// # Errors
+    /// As classified, but not for errors of single statements.
+    pub async fn write(&self, db: &str, doing: &str, command: &RawDocumentBuf) -> Result<WriteReply> {
+        self.retry
+            .run(|| async {
+                let reply = WriteReply::parse(self.side, doing, &self.run_once(db, doing, command.clone(), None).await?)?;
+                reply.majority()
+            })
+            .await
+    }
+
+    /// What answers there.
+    ///
+    /// # Errors
+    /// As classified.
+    pub async fn topology(&self) -> Result<Topology> {
+        let hello = self.run("admin", "saying hello", &doc! {"hello": 1}).await?;
+        Ok(if hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid") {
+            Topology::Sharded
+        } else if hello.contains_key("setName") {
+            Topology::ReplicaSet
+        } else {
+            Topology::Standalone
+        })
+    }
+
+    /// The newest cluster time that the primary knows: `operationTime` of a ping.
+    ///
+    /// # Errors
+    /// As classified.
+    pub async fn operation_time(&self) -> Result<ClusterTime> {
+        let reply = self.run("admin", "asking for the operation time", &doc! {"ping": 1}).await?;
+        reply
+            .get_timestamp("operationTime")
+            .map(ClusterTime::from)
+            .map_err(|_| Error::UnfitCluster { side: self.side, problem: "reports no operation time".into(), hint: "it must be a replica set or a sharded cluster".into() })
+    }
+}

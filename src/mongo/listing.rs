@@ -1,0 +1,80 @@
+//! What there is on a cluster: databases, collections, indexes.
+
+use super::{Cluster, CursorOptions, RawCursor};
+use crate::{
+    error::Result,
+    model::{CollectionInfo, CollectionKind, CollectionUuid, IndexSpec, Namespace, raw},
+};
+use bson::{Bson, RawDocumentBuf, doc, rawdoc};
+
+/// NamespaceNotFound.
+const NAMESPACE_NOT_FOUND: i32 = 26;
+
+/// Every collection and view of every database but the server's own, `system.*` left out save `system.js`
+/// and buckets.
+pub(crate) async fn collections(cluster: &Cluster) -> Result<Vec<CollectionInfo>> {
+    let reply = cluster.run("admin", "listing databases", &doc! {"listDatabases": 1, "nameOnly": true}).await?;
+    let mut found = Vec::new();
+    for db in reply.get_array("databases").map(Vec::as_slice).unwrap_or_default() {
+        let Some(db) = db.as_document().and_then(|d| d.get_str("name").ok()) else { continue };
+        if !matches!(db, "admin" | "local" | "config") && !db.starts_with("__mdb_internal") {
+            found.extend(collections_of(cluster, db).await?);
+        }
+    }
+    found.sort_by(|a: &CollectionInfo, b| a.ns.cmp(&b.ns));
+    Ok(found)
+}
+
+/// The collections and views of one database.
+pub(crate) async fn collections_of(cluster: &Cluster, db: &str) -> Result<Vec<CollectionInfo>> {
+    let doing = format!("listing the collections of `{db}`");
+    let command = rawdoc! {"listCollections": 1, "cursor": {}};
+    let listed = cluster.retry().run(|| async { all(cluster.open(db, &doing, command.clone(), CursorOptions::default()).await?).await }).await?;
+    Ok(listed.iter().filter_map(|doc| collection(db, doc)).filter(|info| !info.ns.is_internal()).collect())
+}
+
+fn collection(db: &str, listed: &RawDocumentBuf) -> Option<CollectionInfo> {
+    let kind = match raw::get(listed, "type")?.str()? {
+        "view" => CollectionKind::View,
+        "timeseries" => CollectionKind::TimeSeries,
+        _ => CollectionKind::Collection,
+    };
+    let uuid = raw::get(listed, "info").and_then(|e| e.document()).and_then(|info| raw::get(info, "uuid")).and_then(|e| e.value.get(5..21));
+    Some(CollectionInfo {
+        ns: Namespace::new(db, raw::get(listed, "name")?.str()?),
+        uuid: uuid.and_then(|bytes| bytes.try_into().ok()).map(CollectionUuid),
+        kind,
+        options: raw::get(listed, "options").and_then(|e| e.document()).map_or_else(RawDocumentBuf::new, raw::owned),
+    })
+}
+
+/// Reads a cursor to its end.
+pub(crate) async fn all(mut cursor: RawCursor) -> Result<Vec<RawDocumentBuf>> {
+    let mut found = Vec::new();
+    while let Some(reply) = cursor.next().await? {
+        found.extend(raw::elements(reply.documents()?).filter_map(|e| e.document()).map(raw::owned));
+    }
+    Ok(found)
+}
+
+/// The indexes of a collection; `None` where the name stands for nothing.
+pub(crate) async fn indexes(cluster: &Cluster, ns: &Namespace) -> Result<Option<Vec<IndexSpec>>> {
+    let doing = format!("listing the indexes of `{ns}`");
+    let command = rawdoc! {"listIndexes": ns.coll(), "cursor": {}};
+    match cluster.retry().run(|| async { all(cluster.open(ns.db(), &doing, command.clone(), CursorOptions::default()).await?).await }).await {
+        Ok(listed) => Ok(Some(listed.into_iter().map(IndexSpec).collect())),
+        Err(error) if error.code() == Some(NAMESPACE_NOT_FOUND) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A count, whatever number type the server chose.
+pub(crate) fn count(value: &Bson) -> Option<u64> {
+    match value {
+        Bson::Int32(n) => u64::try_from(*n).ok(),
+        Bson::Int64(n) => u64::try_from(*n).ok(),
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole and positive: a count")]
+        Bson::Double(n) => Some(*n as u64),
+        _ => None,
+    }
+}

@@ -1,0 +1,15 @@
+//! The driver's threshold: connecting, running commands, turning its errors into ours. Knows nothing of
+//! replication. Outside this room only `source::mongo`, `target::mongo` and `checkpoint::mongo` name the driver.
+
+mod classify;
+mod cluster;
+mod cursor;
+pub(crate) mod listing;
+mod reply;
+
+pub use classify::{classify, refused_by_code};
+pub use cluster::{Cluster, Topology};
+pub use cursor::{RawCursor, Reply};
+pub(crate) use cursor::CursorOptions;
+pub(crate) use reply::DUPLICATE_KEY;
+pub use reply::{WriteError, WriteReply};

@@ -1,0 +1,159 @@
+//! Reads the source cluster: a port with one real body ([`mongo`]) and one in memory.
+//!
+//! Promises to its users: documents and options come raw; a cursor belongs to a collection's UUID, whatever
+//! its name is by now; every read is of majority-committed data, at or after the time asked for.
+
+pub mod decode;
+pub mod mongo;
+
+use crate::{
+    error::Result,
+    model::{Bound, ChangeEvent, ClusterTime, CollectionInfo, CollectionUuid, DocumentKey, IndexSpec, Namespace, Position},
+};
+use bson::RawDocumentBuf;
+
+/// Where a change stream begins.
+#[derive(Debug, Clone)]
+pub enum StartAt {
+    /// With the first event at or after this time.
+    Time(ClusterTime),
+    /// With the first event behind this position.
+    After(Position),
+}
+
+/// What one `getMore` of the change stream brought.
+#[derive(Debug)]
+pub struct EventBatch {
+    /// In stream order. A batch ends with an [`crate::model::Change::Idle`] that carries the post-batch resume token, so that
+    /// an idle stream moves on.
+    pub events: Vec<ChangeEvent>,
+}
+
+/// An open change stream over the whole cluster.
+pub trait EventStream: Send {
+    /// The next batch; waits about a second for news. Survives elections and cut networks by itself, within
+    /// the retry deadline.
+    ///
+    /// # Errors
+    /// [`crate::error::Error::PositionLost`] when the oplog has rolled over; [`crate::error::Error::Unsupported`] for an event that we
+    /// cannot replicate.
+    ///
+    /// # Cancel safety
+    /// Not safe to drop half way.
+    fn next(&mut self) -> impl Future<Output = Result<EventBatch>> + Send;
+}
+
+/// A collection as the copy and the re-reads name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CollectionRef {
+    /// Its name as far as we know; it may have another by now.
+    pub ns: Namespace,
+    /// Its identity.
+    pub uuid: CollectionUuid,
+}
+
+/// What to scan.
+#[derive(Debug, Clone)]
+pub struct ScanRange {
+    /// First key; `None`: from the beginning.
+    pub from: Option<Bound>,
+    /// First key that does not belong; `None`: to the end.
+    pub max: Option<Bound>,
+    /// The node must have reached this time.
+    pub after: ClusterTime,
+    /// Documents of one batch at most.
+    pub batch_documents: u32,
+    /// In insertion order rather than by `_id`; the range is then ignored. For capped collections.
+    pub natural: bool,
+}
+
+/// Documents of one reply.
+#[derive(Debug)]
+pub struct ScanBatch {
+    /// A BSON array of documents, as it came.
+    pub documents: RawDocumentBuf,
+    /// What the node had *before* it answered: every event after this time may be missing from the batch.
+    pub before: ClusterTime,
+    /// What the node had when it answered: the newest time the batch may show.
+    pub read_at: ClusterTime,
+}
+
+/// A running scan of one range.
+pub trait Scan: Send {
+    /// The next batch; `None` at the end of the range. After an error the scan is spent.
+    ///
+    /// # Errors
+    /// As classified; repeated by the caller, who knows what is durable.
+    fn next(&mut self) -> impl Future<Output = Result<Option<ScanBatch>>> + Send;
+}
+
+/// What became of a collection while we looked for it.
+#[derive(Debug)]
+pub enum Found<T> {
+    /// Here it is.
+    Here(T),
+    /// It was dropped; the tail will tell.
+    Gone,
+}
+
+/// Documents read by key.
+#[derive(Debug)]
+pub struct Fetched {
+    /// Those that exist, in no order.
+    pub documents: Vec<RawDocumentBuf>,
+    /// What the node had when it answered.
+    pub read_at: ClusterTime,
+}
+
+/// Size of a collection as the server estimates it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Estimate {
+    /// Documents.
+    pub documents: u64,
+    /// Bytes, uncompressed.
+    pub bytes: u64,
+}
+
+/// The ends of the oplog.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OplogWindow {
+    /// Oldest entry.
+    pub oldest: ClusterTime,
+    /// Newest entry.
+    pub newest: ClusterTime,
+}
+
+/// A cluster that is read.
+pub trait Source: Clone + Send + Sync + 'static {
+    /// An open change stream.
+    type Stream: EventStream;
+    /// A running scan.
+    type Scan: Scan;
+
+    /// The newest time of the cluster.
+    fn operation_time(&self) -> impl Future<Output = Result<ClusterTime>> + Send;
+    /// The ends of the oplog; `None` where it cannot be asked for.
+    fn oplog_window(&self) -> impl Future<Output = Result<Option<OplogWindow>>> + Send;
+    /// Opens the change stream.
+    fn stream(&self, from: StartAt) -> impl Future<Output = Result<Self::Stream>> + Send;
+    /// All collections and views of all databases but the server's own; `system.*` left out save what can be replicated.
+    fn collections(&self) -> impl Future<Output = Result<Vec<CollectionInfo>>> + Send;
+    /// The indexes of a collection, `_id_` included.
+    fn indexes(&self, of: &CollectionRef) -> impl Future<Output = Result<Found<Vec<IndexSpec>>>> + Send;
+    /// Size of a collection.
+    fn estimate(&self, of: &CollectionRef) -> impl Future<Output = Result<Estimate>> + Send;
+    /// Keys that split a collection in about `parts` equal ranges: `parts - 1` or fewer, ascending, distinct.
+    fn split(&self, of: &CollectionRef, parts: u32) -> impl Future<Output = Result<Vec<Bound>>> + Send;
+    /// Starts to read a range. Fails rather than retries while it runs.
+    fn scan(&self, of: &CollectionRef, range: ScanRange) -> impl Future<Output = Result<Found<Self::Scan>>> + Send;
+    /// Reads documents by key, at or after a time.
+    fn fetch(&self, of: &CollectionRef, keys: &[DocumentKey], after: ClusterTime) -> impl Future<Output = Result<Found<Fetched>>> + Send;
+    /// How many documents there are, exactly.
+    fn count(&self, of: &CollectionRef) -> impl Future<Output = Result<Found<u64>>> + Send;
+    /// Writes a note into the oplog, which produces no event, and gives a time at or after it.
+    fn note(&self, text: &str) -> impl Future<Output = Result<ClusterTime>> + Send;
+    /// Blocks or allows writes of users. Waits for transactions under way.
+    fn block_writes(&self, block: bool) -> impl Future<Output = Result<()>> + Send;
+    /// Whether writes of users are blocked; `None` where the server has no such thing.
+    fn writes_blocked(&self) -> impl Future<Output = Result<Option<bool>>> + Send;
+}

@@ -1,0 +1,99 @@
+//! Reading documents by key, and following a collection that has another name by now.
+
+use super::super::{CollectionRef, Fetched, Found};
+use crate::{
+    error::{Error, Result},
+    model::{ClusterTime, DocumentKey, Namespace, raw},
+    mongo::{Cluster, CursorOptions},
+};
+use bson::{Bson, RawDocumentBuf, doc};
+
+/// CollectionUUIDMismatch: the name stands for another collection, or for none (RAN on 6.0.5, on `find`).
+const UUID_MISMATCH: i32 = 361;
+/// NamespaceNotFound.
+const NAMESPACE_NOT_FOUND: i32 = 26;
+
+/// Makes the server check that the name still means the collection we mean.
+pub(crate) fn by_uuid(b: &mut raw::Builder, of: &CollectionRef) {
+    let mut value = vec![16, 0, 0, 0, 4];
+    value.extend_from_slice(&of.uuid.0);
+    b.value("collectionUUID", raw::tag::BINARY, &value);
+}
+
+/// Where the collection is by now, if `error` says that it is not where we looked; `None` when it is gone.
+pub(crate) async fn relocated(cluster: &Cluster, of: &CollectionRef, error: Error) -> Result<Option<CollectionRef>> {
+    if !matches!(error.code(), Some(UUID_MISMATCH | NAMESPACE_NOT_FOUND)) {
+        return Err(error);
+    }
+    // The error document tells the name in use, but only within the database, where a rename keeps the UUID anyway.
+    let command = doc! {"listCollections": 1, "filter": {"info.uuid": bson::Binary { subtype: bson::spec::BinarySubtype::Uuid, bytes: of.uuid.0.to_vec() }}, "nameOnly": false, "cursor": {}};
+    let reply = cluster.run(of.ns.db(), &format!("looking for the collection that was `{}`", of.ns), &command).await?;
+    let batch = reply.get_document("cursor").and_then(|c| c.get_array("firstBatch")).map(Vec::as_slice).unwrap_or_default();
+    let name = batch.first().and_then(Bson::as_document).and_then(|c| c.get_str("name").ok());
+    Ok(name.map(|name| CollectionRef { ns: Namespace::new(of.ns.db(), name), uuid: of.uuid }))
+}
+
+/// Reads documents by `_id` on the primary, majority-committed, at or after a time.
+pub(crate) async fn fetch(cluster: &Cluster, of: &CollectionRef, keys: &[DocumentKey], after: ClusterTime) -> Result<Found<Fetched>> {
+    let mut of = of.clone();
+    loop {
+        let command = find_keys(&of, keys, after);
+        let doing = format!("reading documents of `{}` again", of.ns);
+        let read = cluster
+            .retry()
+            .run(|| async {
+                let mut cursor = cluster.open(of.ns.db(), &doing, command.clone(), CursorOptions::default()).await?;
+                let mut fetched = Fetched { documents: Vec::new(), read_at: after };
+                while let Some(reply) = cursor.next().await? {
+                    fetched.documents.extend(raw::elements(reply.documents()?).filter_map(|e| e.document()).map(raw::owned));
+                    fetched.read_at = fetched.read_at.max(reply.operation_time().unwrap_or_default());
+                }
+                Ok(fetched)
+            })
+            .await;
+        match read {
+            Ok(fetched) => return Ok(Found::Here(fetched)),
+            Err(error) => match relocated(cluster, &of, error).await? {
+                Some(there) => of = there,
+                None => return Ok(Found::Gone),
+            },
+        }
+    }
+}
+
+fn find_keys(of: &CollectionRef, keys: &[DocumentKey], after: ClusterTime) -> RawDocumentBuf {
+    let mut b = raw::Builder::default();
+    b.str("find", of.ns.coll());
+    b.begin("filter");
+    if let [only] = keys {
+        let id = only.id();
+        b.value("_id", id.tag, id.value);
+    } else {
+        b.begin("_id").begin_array("$in");
+        for (n, key) in keys.iter().enumerate() {
+            b.value(&n.to_string(), key.id().tag, key.id().value);
+        }
+        b.end().end();
+    }
+    b.end();
+    b.begin("readConcern").str("level", "majority").timestamp("afterClusterTime", after.t, after.i).end();
+    by_uuid(&mut b, of);
+    b.finish()
+}
+
+/// Documents, counted one by one over the `_id` index: the fast count may be wrong after a crash of the server.
+pub(crate) async fn count(cluster: &Cluster, of: &CollectionRef) -> Result<Found<u64>> {
+    let command = doc! {
+        "aggregate": of.ns.coll(),
+        "pipeline": [{"$group": {"_id": null, "n": {"$sum": 1}}}],
+        "cursor": {},
+        "readConcern": {"level": "majority"},
+    };
+    let reply = match cluster.run(of.ns.db(), &format!("counting `{}`", of.ns), &command).await {
+        Err(error) if error.code() == Some(NAMESPACE_NOT_FOUND) => return Ok(Found::Gone),
+        other => other?,
+    };
+    let batch = reply.get_document("cursor").and_then(|c| c.get_array("firstBatch")).map(Vec::as_slice).unwrap_or_default();
+    let n = batch.first().and_then(Bson::as_document).and_then(|d| d.get("n")).and_then(crate::mongo::listing::count);
+    Ok(Found::Here(n.unwrap_or(0)))
+}

@@ -1,0 +1,113 @@
+//! Reading a range of a collection, and finding keys that split it.
+
+use super::super::{CollectionRef, Found, Scan, ScanBatch, ScanRange};
+use super::fetch::{by_uuid, relocated};
+use crate::{
+    error::{Error, Result},
+    model::{Bound, ClusterTime, raw},
+    mongo::{Cluster, CursorOptions, RawCursor},
+};
+use bson::{RawDocumentBuf, doc};
+use mongodb::options::SelectionCriteria;
+
+/// A scan of one range.
+///
+/// `min`/`max` with a hint read an exact range of the `_id` index over all BSON types. A query by `$gte`/`$lt`
+/// would be bracketed by type and lose documents (RAN). The server reads `min` without `max` as "below
+/// MaxKey", so a document whose `_id` *is* MaxKey is asked for at the end of an open range.
+pub struct MongoScan {
+    cluster: Cluster,
+    cursor: RawCursor,
+    /// The node's time before the next reply.
+    before: ClusterTime,
+    /// What is still to be read behind the range: the command for `_id: MaxKey`.
+    last: Option<(String, RawDocumentBuf, CursorOptions)>,
+}
+
+impl MongoScan {
+    /// Opens the cursor on a node that has reached `range.after`.
+    pub(crate) async fn open(cluster: &Cluster, on: SelectionCriteria, of: &CollectionRef, range: ScanRange) -> Result<Found<Self>> {
+        let options = CursorOptions { batch_documents: Some(range.batch_documents), await_time: None, on: Some(on) };
+        let mut of = of.clone();
+        loop {
+            let doing = format!("reading `{}`", of.ns);
+            match cluster.open(of.ns.db(), &doing, find(&of, &range), options.clone()).await {
+                Ok(cursor) => {
+                    let last = (range.max.is_none() && !range.natural).then(|| (of.ns.db().to_owned(), find_max_key(&of, &range), options));
+                    return Ok(Found::Here(Self { cluster: cluster.clone(), cursor, before: range.after, last }));
+                }
+                Err(error) => match relocated(cluster, &of, error).await? {
+                    Some(there) => of = there,
+                    None => return Ok(Found::Gone),
+                },
+            }
+        }
+    }
+}
+
+impl Scan for MongoScan {
+    async fn next(&mut self) -> Result<Option<ScanBatch>> {
+        loop {
+            if let Some(reply) = self.cursor.next().await? {
+                let read_at = reply.operation_time().ok_or_else(|| Error::Bug("a reply without `operationTime`".into()))?;
+                let before = self.before;
+                self.before = before.max(read_at);
+                let documents = raw::owned(reply.documents()?);
+                return Ok(Some(ScanBatch { documents, before, read_at }));
+            }
+            let Some((db, command, options)) = self.last.take() else { return Ok(None) };
+            self.cursor = self.cluster.open(&db, "reading the last key", command, options).await?;
+        }
+    }
+}
+
+fn find(of: &CollectionRef, range: &ScanRange) -> RawDocumentBuf {
+    let mut b = raw::Builder::with_capacity(512);
+    b.str("find", of.ns.coll());
+    if range.natural {
+        b.begin("hint").i32("$natural", 1).end();
+    } else {
+        b.begin("hint").i32("_id", 1).end();
+        if let Some(min) = &range.from {
+            b.doc("min", min);
+        }
+        if let Some(max) = &range.max {
+            b.doc("max", max);
+        }
+    }
+    finish(b, of, range)
+}
+
+fn find_max_key(of: &CollectionRef, range: &ScanRange) -> RawDocumentBuf {
+    let mut b = raw::Builder::default();
+    b.str("find", of.ns.coll());
+    b.begin("filter").value("_id", raw::tag::MAX_KEY, &[]).end();
+    finish(b, of, range)
+}
+
+fn finish(mut b: raw::Builder, of: &CollectionRef, range: &ScanRange) -> RawDocumentBuf {
+    b.i32("batchSize", i32::try_from(range.batch_documents).unwrap_or(i32::MAX));
+    b.begin("readConcern").str("level", "majority").timestamp("afterClusterTime", range.after.t, range.after.i).end();
+    by_uuid(&mut b, of);
+    b.finish()
+}
+
+/// Keys for about `parts` equal ranges, from a random sample of twenty keys for each.
+pub(crate) async fn split(cluster: &Cluster, of: &CollectionRef, parts: u32) -> Result<Vec<Bound>> {
+    if parts < 2 {
+        return Ok(Vec::new());
+    }
+    let per_part = 20;
+    let pipeline = vec![doc! {"$sample": {"size": i64::from(parts) * per_part}}, doc! {"$project": {"_id": 1}}, doc! {"$sort": {"_id": 1}}];
+    let command = doc! {"aggregate": of.ns.coll(), "pipeline": pipeline, "cursor": {"batchSize": 100_000}, "allowDiskUse": true};
+    let doing = format!("sampling `{}`", of.ns);
+    let command = RawDocumentBuf::try_from(&command).map_err(|e| Error::Bug(e.to_string()))?;
+    let sample = cluster
+        .retry()
+        .run(|| async { crate::mongo::listing::all(cluster.open(of.ns.db(), &doing, command.clone(), CursorOptions::default()).await?).await })
+        .await?;
+    let per_part = usize::try_from(per_part).unwrap_or(20);
+    let mut bounds: Vec<Bound> = sample.into_iter().skip(per_part).step_by(per_part).collect();
+    bounds.dedup();
+    Ok(bounds)
+}

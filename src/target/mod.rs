@@ -1,0 +1,115 @@
+//! Writes the target cluster: a port with one real body ([`mongo`]) and one in memory.
+//!
+//! Promises: every write is absolute and bypasses validation; a call returns once a majority has the
+//! result; every call may be repeated.
+
+pub mod mongo;
+
+use crate::{
+    error::Result,
+    model::{CollectionInfo, CollectionUuid, DocumentKey, IndexSpec, Namespace},
+};
+use bson::{RawDocument, RawDocumentBuf};
+
+/// A collection of the target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TargetCollection {
+    /// Its name.
+    pub ns: Namespace,
+    /// Its identity there: a write to another collection of that name is refused.
+    pub uuid: CollectionUuid,
+}
+
+/// What an insert of the copy did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Inserted {
+    /// New on the target.
+    pub inserted: u64,
+    /// Their `_id` was there already, and at least as new.
+    pub already_there: u64,
+}
+
+/// One statement of a lane's batch.
+#[derive(Debug, Clone, Copy)]
+pub enum Statement<'a> {
+    /// A document that is most likely new; put in place of another if it is not.
+    Insert(&'a DocumentKey, &'a RawDocument),
+    /// A document, in place of another if there is one.
+    Put(&'a DocumentKey, &'a RawDocument),
+    /// An update by its raw diff; nothing where the document is missing.
+    Diff(&'a DocumentKey, &'a RawDocument),
+    /// Removal; nothing where the document is missing.
+    Delete(&'a DocumentKey),
+}
+
+/// What a batch of statements did.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// Whether a diff matched no document. The server counts, it does not say which.
+    pub diff_missed: bool,
+    /// Statements refused for reasons of shape, by their number: to be read again.
+    pub refused: Vec<usize>,
+}
+
+/// How a collection's index differs in the life of a migration; see `indexes::park`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum IndexChange {
+    /// Refuse new duplicates.
+    PrepareUnique(bool),
+    /// From prepared to unique.
+    Unique,
+    /// From unique to plain again.
+    NotUnique,
+    /// Seconds after which documents expire.
+    ExpireAfterSeconds(i64),
+    /// Whether the planner sees it.
+    Hidden(bool),
+}
+
+/// A cluster that is written.
+pub trait Target: Clone + Send + Sync + 'static {
+    /// Inserts what is not there yet, in any order (`ordered`: in the order given). `documents` is a BSON array.
+    fn insert(&self, to: &TargetCollection, documents: &RawDocument, ordered: bool) -> impl Future<Output = Result<Inserted>> + Send;
+    /// Applies statements. A key stands in it once, save for diffs behind its insert or put.
+    fn apply(&self, to: &TargetCollection, statements: &[Statement<'_>]) -> impl Future<Output = Result<Applied>> + Send;
+
+    /// All collections and views, as [`crate::source::Source::collections`].
+    fn collections(&self) -> impl Future<Output = Result<Vec<CollectionInfo>>> + Send;
+    /// The collection of that identity, whatever its name is now.
+    fn locate(&self, db: &str, uuid: CollectionUuid) -> impl Future<Output = Result<Option<Namespace>>> + Send;
+    /// What a name stands for.
+    fn lookup(&self, ns: &Namespace) -> impl Future<Output = Result<Option<CollectionInfo>>> + Send;
+    /// Makes a collection or view with these options; gives its identity, which a view has not.
+    fn create(&self, ns: &Namespace, options: &RawDocument) -> impl Future<Output = Result<Option<CollectionUuid>>> + Send;
+    /// Drops a collection or view; nothing where it is gone.
+    fn drop_collection(&self, ns: &Namespace) -> impl Future<Output = Result<()>> + Send;
+    /// Gives a collection another name; `over`: drops what has it.
+    fn rename(&self, from: &Namespace, to: &Namespace, over: bool) -> impl Future<Output = Result<()>> + Send;
+    /// `collMod` with these options.
+    fn modify(&self, ns: &Namespace, options: &RawDocument) -> impl Future<Output = Result<()>> + Send;
+
+    /// The indexes of a collection; empty where it is gone.
+    fn indexes(&self, ns: &Namespace) -> impl Future<Output = Result<Vec<IndexSpec>>> + Send;
+    /// Builds indexes and waits for them.
+    fn create_indexes(&self, ns: &Namespace, specs: &[IndexSpec]) -> impl Future<Output = Result<()>> + Send;
+    /// Drops an index; nothing where it is gone.
+    fn drop_index(&self, ns: &Namespace, name: &str) -> impl Future<Output = Result<()>> + Send;
+    /// Changes an index in place.
+    fn change_index(&self, ns: &Namespace, name: &str, change: &IndexChange) -> impl Future<Output = Result<()>> + Send;
+}
+
+/// Options of a collection that the target must not act on before the seal, split off: (at once, parked).
+/// A TTL would delete on its own account; `temp` marks a collection that the server may drop on a restart.
+#[must_use]
+pub fn park_options(options: &RawDocument) -> (RawDocumentBuf, Option<RawDocumentBuf>) {
+    use crate::model::raw;
+    let (mut at_once, mut parked) = (raw::Builder::default(), raw::Builder::default());
+    for e in raw::elements(options) {
+        match e.name {
+            b"expireAfterSeconds" => drop(parked.element(e)),
+            b"temp" => {}
+            _ => drop(at_once.element(e)),
+        }
+    }
+    (at_once.finish(), (!parked.is_empty()).then(|| parked.finish()))
+}

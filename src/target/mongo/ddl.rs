@@ -1,0 +1,84 @@
+//! Structure on the target. Every call may be repeated: what is there already, or gone already, is fine.
+
+use super::super::IndexChange;
+use crate::{
+    error::{Error, Result},
+    model::{IndexSpec, Namespace, raw},
+    mongo::Cluster,
+};
+use bson::{Document, RawDocument, RawDocumentBuf, doc};
+
+/// NamespaceNotFound.
+const NAMESPACE_NOT_FOUND: i32 = 26;
+/// IndexNotFound.
+const INDEX_NOT_FOUND: i32 = 27;
+/// NamespaceExists.
+const NAMESPACE_EXISTS: i32 = 48;
+
+/// `create` with the options spliced in. A name that is taken is no error here: the caller looks what it is.
+pub(crate) async fn create(cluster: &Cluster, ns: &Namespace, options: &RawDocument) -> Result<()> {
+    let command = command("create", ns, options);
+    match cluster.run_raw(ns.db(), &format!("creating `{ns}`"), &command).await {
+        Err(error) if error.code() == Some(NAMESPACE_EXISTS) => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+pub(crate) async fn drop_collection(cluster: &Cluster, ns: &Namespace) -> Result<()> {
+    let command = doc! {"drop": ns.coll(), "writeConcern": {"w": "majority"}};
+    match cluster.run(ns.db(), &format!("dropping `{ns}`"), &command).await {
+        Err(error) if error.code() == Some(NAMESPACE_NOT_FOUND) => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+pub(crate) async fn modify(cluster: &Cluster, ns: &Namespace, options: &RawDocument) -> Result<()> {
+    cluster.run_raw(ns.db(), &format!("changing the options of `{ns}`"), &command("collMod", ns, options)).await.map(drop)
+}
+
+fn command(verb: &str, ns: &Namespace, options: &RawDocument) -> RawDocumentBuf {
+    let mut b = raw::Builder::with_capacity(options.as_bytes().len() + 128);
+    b.str(verb, ns.coll());
+    for e in raw::elements(options) {
+        b.element(e);
+    }
+    b.begin("writeConcern").str("w", "majority").end();
+    b.finish()
+}
+
+/// One command for all of them, so that the collection is read once.
+pub(crate) async fn create_indexes(cluster: &Cluster, ns: &Namespace, specs: &[IndexSpec]) -> Result<()> {
+    let mut b = raw::Builder::default();
+    b.str("createIndexes", ns.coll()).begin_array("indexes");
+    for (n, spec) in specs.iter().enumerate() {
+        // Servers before 4.4 list `ns` within an index; `createIndexes` no longer takes it.
+        b.doc(&n.to_string(), &spec.without(&["ns", "background"]).0);
+    }
+    b.end().begin("writeConcern").str("w", "majority").end();
+    cluster.run_raw(ns.db(), &format!("building indexes on `{ns}`"), &b.finish()).await.map(drop)
+}
+
+pub(crate) async fn drop_index(cluster: &Cluster, ns: &Namespace, name: &str) -> Result<()> {
+    let command = doc! {"dropIndexes": ns.coll(), "index": name, "writeConcern": {"w": "majority"}};
+    match cluster.run(ns.db(), &format!("dropping an index of `{ns}`"), &command).await {
+        Err(error) if matches!(error.code(), Some(NAMESPACE_NOT_FOUND | INDEX_NOT_FOUND)) => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+/// `collMod` of one index. `forceNonUnique` is what the server's own tools use; RAN on 6.0.5.
+pub(crate) async fn change_index(cluster: &Cluster, ns: &Namespace, name: &str, change: &IndexChange) -> Result<()> {
+    let index: Document = match change {
+        IndexChange::PrepareUnique(on) => doc! {"name": name, "prepareUnique": on},
+        IndexChange::Unique => doc! {"name": name, "unique": true},
+        IndexChange::NotUnique => doc! {"name": name, "forceNonUnique": true},
+        IndexChange::ExpireAfterSeconds(seconds) => doc! {"name": name, "expireAfterSeconds": seconds},
+        IndexChange::Hidden(hidden) => doc! {"name": name, "hidden": hidden},
+    };
+    let command = doc! {"collMod": ns.coll(), "index": index, "writeConcern": {"w": "majority"}};
+    let doing = format!("changing the index `{name}` of `{ns}`");
+    match cluster.run(ns.db(), &doing, &command).await {
+        Err(Error::Refused { code: NAMESPACE_NOT_FOUND, .. }) => Ok(()),
+        other => other.map(drop),
+    }
+}

@@ -1,0 +1,87 @@
+//! The real target: a replica set through the driver.
+
+mod bulk;
+mod ddl;
+mod probe;
+
+pub use probe::Features;
+
+use super::{Applied, IndexChange, Inserted, Statement, Target, TargetCollection};
+use crate::{
+    error::Result,
+    model::{CollectionInfo, CollectionUuid, IndexSpec, Namespace},
+    mongo::{Cluster, listing},
+};
+use bson::{RawDocument, doc};
+
+/// A target behind the driver. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct MongoTarget {
+    cluster: Cluster,
+}
+
+impl MongoTarget {
+    /// A target.
+    #[must_use]
+    pub fn new(cluster: Cluster) -> Self {
+        Self { cluster }
+    }
+
+    /// The cluster beneath.
+    #[must_use]
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// What its server can do, tried in a scratch collection of `database`.
+    ///
+    /// # Errors
+    /// As classified.
+    pub async fn probe(&self, database: &str) -> Result<Features> {
+        probe::probe(&self.cluster, database).await
+    }
+}
+
+impl Target for MongoTarget {
+    async fn insert(&self, to: &TargetCollection, documents: &RawDocument, ordered: bool) -> Result<Inserted> {
+        bulk::insert(&self.cluster, to, documents, ordered).await
+    }
+    async fn apply(&self, to: &TargetCollection, statements: &[Statement<'_>]) -> Result<Applied> {
+        bulk::apply(&self.cluster, to, statements).await
+    }
+    async fn collections(&self) -> Result<Vec<CollectionInfo>> {
+        listing::collections(&self.cluster).await
+    }
+    async fn locate(&self, db: &str, uuid: CollectionUuid) -> Result<Option<Namespace>> {
+        Ok(listing::collections_of(&self.cluster, db).await?.into_iter().find(|c| c.uuid == Some(uuid)).map(|c| c.ns))
+    }
+    async fn lookup(&self, ns: &Namespace) -> Result<Option<CollectionInfo>> {
+        Ok(listing::collections_of(&self.cluster, ns.db()).await?.into_iter().find(|c| c.ns == *ns))
+    }
+    async fn create(&self, ns: &Namespace, options: &RawDocument) -> Result<Option<CollectionUuid>> {
+        ddl::create(&self.cluster, ns, options).await?;
+        Ok(self.lookup(ns).await?.and_then(|c| c.uuid))
+    }
+    async fn drop_collection(&self, ns: &Namespace) -> Result<()> {
+        ddl::drop_collection(&self.cluster, ns).await
+    }
+    async fn rename(&self, from: &Namespace, to: &Namespace, over: bool) -> Result<()> {
+        let command = doc! {"renameCollection": from.as_str(), "to": to.as_str(), "dropTarget": over, "writeConcern": {"w": "majority"}};
+        self.cluster.run("admin", &format!("renaming `{from}` to `{to}`"), &command).await.map(drop)
+    }
+    async fn modify(&self, ns: &Namespace, options: &RawDocument) -> Result<()> {
+        ddl::modify(&self.cluster, ns, options).await
+    }
+    async fn indexes(&self, ns: &Namespace) -> Result<Vec<IndexSpec>> {
+        Ok(listing::indexes(&self.cluster, ns).await?.unwrap_or_default())
+    }
+    async fn create_indexes(&self, ns: &Namespace, specs: &[IndexSpec]) -> Result<()> {
+        ddl::create_indexes(&self.cluster, ns, specs).await
+    }
+    async fn drop_index(&self, ns: &Namespace, name: &str) -> Result<()> {
+        ddl::drop_index(&self.cluster, ns, name).await
+    }
+    async fn change_index(&self, ns: &Namespace, name: &str, change: &IndexChange) -> Result<()> {
+        ddl::change_index(&self.cluster, ns, name, change).await
+    }
+}
