@@ -2,7 +2,9 @@
 #![forbid(unsafe_code)]
 pub mod catalog;
 pub mod checkpoint;
+pub mod cli;
 pub mod config;
+pub mod engine;
 pub mod error;
 pub mod model;
 pub mod mongo;
@@ -10,4 +12,5 @@ pub mod observe;
 pub mod race;
 pub mod retry;
 pub mod source;
+pub mod tail;
 pub mod target;

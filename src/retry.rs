@@ -89,14 +89,25 @@ mod tests {
     fn retry(deadline: Duration) -> (Retry, Arc<AtomicU32>) {
         let told = Arc::new(AtomicU32::new(0));
         let counter = told.clone();
-        (Retry::new(deadline, CancellationToken::new(), move |_| { counter.fetch_add(1, Ordering::Relaxed); }), told)
+        (
+            Retry::new(deadline, CancellationToken::new(), move |_| {
+                counter.fetch_add(1, Ordering::Relaxed);
+            }),
+            told,
+        )
     }
 
     #[tokio::test]
     async fn transient_errors_are_repeated_and_counted() {
         let (retry, told) = retry(Duration::from_secs(5));
         let mut left = 2;
-        let answer = retry.run(|| { left -= 1; let now = left; async move { if now >= 0 { Err(transient()) } else { Ok(7) } } }).await;
+        let answer = retry
+            .run(|| {
+                left -= 1;
+                let now = left;
+                async move { if now >= 0 { Err(transient()) } else { Ok(7) } }
+            })
+            .await;
         assert_eq!((answer.unwrap(), told.load(Ordering::Relaxed)), (7, 2));
     }
 
@@ -110,7 +121,15 @@ mod tests {
     #[tokio::test]
     async fn gives_up_at_the_deadline_and_when_stopped() {
         let (short, _) = retry(Duration::from_millis(1));
-        assert!(matches!(short.run(|| async { tokio::time::sleep(Duration::from_millis(5)).await; Err::<(), _>(transient()) }).await, Err(Error::Unreachable { .. })));
+        assert!(matches!(
+            short
+                .run(|| async {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                    Err::<(), _>(transient())
+                })
+                .await,
+            Err(Error::Unreachable { .. })
+        ));
         let (long, _) = retry(Duration::from_secs(60));
         long.stop.cancel();
         assert!(matches!(long.run(|| async { Err::<(), _>(transient()) }).await, Err(Error::Interrupted)));

@@ -6,7 +6,7 @@
 
 mod entry;
 
-pub use entry::{Entry, State};
+pub use entry::{Entry, State, view_uuid};
 
 use crate::{
     model::{CanonicalKey, ClusterTime, CollectionUuid, DocumentKey, Namespace, UnfinishedIndex},
@@ -115,13 +115,27 @@ impl Catalog {
     /// The living collection or view that has this name on the source.
     #[must_use]
     pub fn named(&self, ns: &Namespace) -> Option<Arc<Collection>> {
-        self.read().by_uuid.values().find(|c| { let e = c.entry(); e.ns == *ns && e.state != State::Dropped }).cloned()
+        self.read()
+            .by_uuid
+            .values()
+            .find(|c| {
+                let e = c.entry();
+                e.ns == *ns && e.state != State::Dropped
+            })
+            .cloned()
     }
 
     /// The living collection that has this name on the target.
     #[must_use]
     pub fn named_on_target(&self, ns: &Namespace) -> Option<Arc<Collection>> {
-        self.read().by_uuid.values().find(|c| { let e = c.entry(); e.target == *ns && e.state != State::Dropped }).cloned()
+        self.read()
+            .by_uuid
+            .values()
+            .find(|c| {
+                let e = c.entry();
+                e.target == *ns && e.state != State::Dropped
+            })
+            .cloned()
     }
 
     /// Adds one, or puts it in place of another of its identity.
@@ -135,7 +149,10 @@ impl Catalog {
     /// Forgets what was dropped before the saved resume point: no replay will ask for it. Gives whom it forgot.
     pub fn forget_dropped(&self, passed: ClusterTime) -> Vec<CollectionUuid> {
         let mut inner = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let gone = |c: &Arc<Collection>| { let e = c.entry(); e.state == State::Dropped && e.known_at < passed };
+        let gone = |c: &Arc<Collection>| {
+            let e = c.entry();
+            e.state == State::Dropped && e.known_at < passed
+        };
         let forgotten: Vec<_> = inner.by_uuid.iter().filter(|(_, c)| gone(c)).map(|(uuid, _)| *uuid).collect();
         for uuid in &forgotten {
             inner.by_uuid.remove(uuid);

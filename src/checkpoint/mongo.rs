@@ -53,7 +53,10 @@ impl MongoStore {
         let foreign = |problem: String, hint: &str| Error::ForeignMetadata { database: self.database.clone(), problem, hint: hint.into() };
         let format = found.get("format").and_then(listing::count).unwrap_or(0);
         if format > u64::from(FORMAT) {
-            return Err(foreign(format!("has format {format}; this version knows {FORMAT}"), "go on with the version of mongoferry that wrote it, or a newer one"));
+            return Err(foreign(
+                format!("has format {format}; this version knows {FORMAT}"),
+                "go on with the version of mongoferry that wrote it, or a newer one",
+            ));
         }
         match bson::deserialize_from_document(found.clone()) {
             Ok(record) => Ok(Some(record)),
@@ -79,7 +82,8 @@ impl MongoStore {
     /// # Errors
     /// [`Error::Leased`] where another process holds it.
     pub async fn take(&self) -> Result<()> {
-        let find = doc! {"find": "migration", "filter": {"_id": ID}, "projection": {"lease": 1}, "limit": 1, "readConcern": {"level": "majority"}};
+        let find =
+            doc! {"find": "migration", "filter": {"_id": ID}, "projection": {"lease": 1}, "limit": 1, "readConcern": {"level": "majority"}};
         let reply = self.run("reading the lease", &find).await?;
         let batch = reply.get_document("cursor").and_then(|c| c.get_array("firstBatch")).map(Vec::as_slice).unwrap_or_default();
         let lease = batch.first().and_then(Bson::as_document).and_then(|d| d.get_document("lease").ok()).cloned().unwrap_or_default();
@@ -113,14 +117,17 @@ impl MongoStore {
     pub async fn release(&self) -> Result<()> {
         let epoch = self.epoch.load(Ordering::Relaxed);
         let update = doc! {"q": {"_id": ID, "lease.epoch": epoch}, "u": {"$unset": {"lease.holder": 1, "lease.expires": 1}}};
-        self.run("giving up the lease", &doc! {"update": "migration", "updates": [update], "writeConcern": {"w": "majority"}}).await.map(drop)
+        self.run("giving up the lease", &doc! {"update": "migration", "updates": [update], "writeConcern": {"w": "majority"}})
+            .await
+            .map(drop)
     }
 
     async fn update_lease(&self, filter: Document, epoch: i64) -> Result<bool> {
         let milliseconds = i64::try_from(LEASE.as_millis()).unwrap_or(i64::MAX);
         let set = doc! {"$set": {"lease": {"holder": holder(), "epoch": epoch, "expires": {"$add": ["$$NOW", milliseconds]}}}};
         let update = doc! {"q": filter, "u": [set]};
-        let reply = self.run("renewing the lease", &doc! {"update": "migration", "updates": [update], "writeConcern": {"w": "majority"}}).await?;
+        let reply =
+            self.run("renewing the lease", &doc! {"update": "migration", "updates": [update], "writeConcern": {"w": "majority"}}).await?;
         Ok(reply.get("n").and_then(listing::count) == Some(1))
     }
 
@@ -131,7 +138,9 @@ impl MongoStore {
     pub async fn set(&self, fields: Document) -> Result<()> {
         let filter = doc! {"_id": ID, "lease.epoch": self.epoch.load(Ordering::Relaxed)};
         let update = doc! {"q": filter, "u": {"$set": fields}};
-        let reply = self.run("saving the checkpoint", &doc! {"update": "migration", "updates": [update], "writeConcern": {"w": "majority"}}).await?;
+        let reply = self
+            .run("saving the checkpoint", &doc! {"update": "migration", "updates": [update], "writeConcern": {"w": "majority"}})
+            .await?;
         if reply.get("n").and_then(listing::count) == Some(1) { Ok(()) } else { Err(lost()) }
     }
 
@@ -154,7 +163,12 @@ impl MongoStore {
             b.end().bool("ordered", false).begin("writeConcern").str("w", "majority").end();
             let reply = self.cluster.write(&self.database, "saving the checkpoint", &b.finish()).await?;
             if let Some(e) = reply.errors.first() {
-                return Err(crate::mongo::refused_by_code(Side::Target, "saving the checkpoint", e.code, "the metadata database refused it"));
+                return Err(crate::mongo::refused_by_code(
+                    Side::Target,
+                    "saving the checkpoint",
+                    e.code,
+                    "the metadata database refused it",
+                ));
             }
         }
         Ok(())
@@ -163,11 +177,20 @@ impl MongoStore {
     async fn all(&self, collection: &str) -> Result<Vec<RawDocumentBuf>> {
         let command = rawdoc! {"find": collection, "readConcern": {"level": "majority"}};
         let doing = "reading the checkpoint";
-        self.cluster.retry().run(|| async { listing::all(self.cluster.open(&self.database, doing, command.clone(), CursorOptions::default()).await?).await }).await
+        self.cluster
+            .retry()
+            .run(|| async {
+                listing::all(self.cluster.open(&self.database, doing, command.clone(), CursorOptions::default()).await?).await
+            })
+            .await
     }
 
     fn unreadable(&self) -> Error {
-        Error::ForeignMetadata { database: self.database.clone(), problem: "cannot be read".into(), hint: "start again with `mongoferry run --restart-from-scratch`".into() }
+        Error::ForeignMetadata {
+            database: self.database.clone(),
+            problem: "cannot be read".into(),
+            hint: "start again with `mongoferry run --restart-from-scratch`".into(),
+        }
     }
 }
 
@@ -194,11 +217,13 @@ impl Store for MongoStore {
     }
 
     async fn forget(&self, collections: &[CollectionUuid]) -> Result<()> {
-        let binary = |uuid: &CollectionUuid| Bson::Binary(bson::Binary { subtype: bson::spec::BinarySubtype::Uuid, bytes: uuid.0.to_vec() });
+        let binary =
+            |uuid: &CollectionUuid| Bson::Binary(bson::Binary { subtype: bson::spec::BinarySubtype::Uuid, bytes: uuid.0.to_vec() });
         let ids: Vec<Bson> = collections.iter().map(binary).collect();
         for (collection, field) in [("collections", "_id"), ("partitions", "_id.collection")] {
             let delete = doc! {"q": {field: {"$in": &ids}}, "limit": 0};
-            self.run("tidying the checkpoint", &doc! {"delete": collection, "deletes": [delete], "writeConcern": {"w": "majority"}}).await?;
+            self.run("tidying the checkpoint", &doc! {"delete": collection, "deletes": [delete], "writeConcern": {"w": "majority"}})
+                .await?;
         }
         Ok(())
     }

@@ -3,7 +3,10 @@
 
 use crate::{
     catalog::{Entry, State},
-    model::{Activity, ClusterTime, CollectionKind, CollectionUuid, Fingerprint, IndexSpec, Namespace, Partition, PartitionId, Phase, Position, ResumeToken, raw, raw::tag},
+    model::{
+        Activity, ClusterTime, CollectionKind, CollectionUuid, Fingerprint, IndexSpec, Namespace, Partition, PartitionId, Phase, Position,
+        ResumeToken, raw, raw::tag,
+    },
 };
 use bson::{Document, RawDocument, RawDocumentBuf};
 use serde::{Deserialize, Serialize};

@@ -1,6 +1,22 @@
 //! What the operator chose, checked. Nothing here is optional that is not a choice; how it was written
 //! (flags, environment, file) is forgotten by the time this type exists.
 
+mod file;
+mod knobs;
+mod output;
+mod problem;
+mod raw;
+mod resolve;
+mod values;
+
+pub use file::{parse, read};
+pub use knobs::{Group, KNOBS, Kind, Knob, env_name};
+pub use output::{Color, LogStyle, OutputOptions, Talk};
+pub use problem::Problem;
+pub use raw::{Origin, Raw, Written};
+pub use resolve::{Resolved, Setting, resolve};
+pub use values::duration;
+
 use crate::model::{Selection, Side};
 use secrecy::SecretString;
 use std::{net::SocketAddr, time::Duration};
@@ -76,8 +92,8 @@ impl Config {
 #[must_use]
 pub fn redacted(uri: &str) -> String {
     let (scheme, rest) = uri.split_once("://").unwrap_or(("", uri));
-    let rest = rest.split_once('?').map_or(rest, |(before, _)| before);
     let hosts = rest.rsplit_once('@').map_or(rest, |(_, hosts)| hosts);
+    let hosts = hosts.split_once('?').map_or(hosts, |(before, _)| before);
     format!("{scheme}://{hosts}")
 }
 
@@ -87,7 +103,11 @@ mod tests {
 
     #[test]
     fn passwords_are_never_shown() {
-        for uri in ["mongodb://user:s3cret@h1:1,h2:2/db?authSource=admin", "mongodb+srv://u:s3cret@h/?tlsCertificateKeyFilePassword=s3cret", "mongodb://u:s3cret%40@h1,h2"] {
+        for uri in [
+            "mongodb://user:s3cret@h1:1,h2:2/db?authSource=admin",
+            "mongodb+srv://u:s3cret@h/?tlsCertificateKeyFilePassword=s3cret",
+            "mongodb://u:s3cret%40@h1,h2",
+        ] {
             assert!(!redacted(uri).contains("s3cret"), "{}", redacted(uri));
         }
         assert_eq!(redacted("mongodb://u:p@h1:1,h2:2/?x=1"), "mongodb://h1:1,h2:2/");

@@ -212,9 +212,22 @@ mod tests {
     #[test]
     fn different_keys_differ() {
         let keys = [
-            Bson::Int32(1), Bson::Int32(2), Bson::Double(1.5), Bson::String("1".into()), Bson::String("NaN".into()), Bson::Double(f64::NAN),
-            Bson::Null, Bson::Boolean(false), Bson::MinKey, Bson::MaxKey, Bson::Document(doc! {}), Bson::Document(doc! {"a": 1, "b": 2}),
-            Bson::Document(doc! {"b": 2, "a": 1}), Bson::Int64((1 << 62) + 1), Bson::Int64(1 << 62), decimal("0.1"),
+            Bson::Int32(1),
+            Bson::Int32(2),
+            Bson::Double(1.5),
+            Bson::String("1".into()),
+            Bson::String("NaN".into()),
+            Bson::Double(f64::NAN),
+            Bson::Null,
+            Bson::Boolean(false),
+            Bson::MinKey,
+            Bson::MaxKey,
+            Bson::Document(doc! {}),
+            Bson::Document(doc! {"a": 1, "b": 2}),
+            Bson::Document(doc! {"b": 2, "a": 1}),
+            Bson::Int64((1 << 62) + 1),
+            Bson::Int64(1 << 62),
+            decimal("0.1"),
         ];
         for (i, a) in keys.iter().enumerate() {
             for b in &keys[i + 1..] {

@@ -13,7 +13,9 @@ mod time;
 
 pub use document::{CanonicalKey, DocumentKey, odd_at_top, same_key};
 pub(crate) use event::collated;
-pub use event::{Change, ChangeEvent, CollectionInfo, CollectionKind, CollectionUuid, Ddl, IndexSpec, Position, ResumeToken, Write, WriteOp};
+pub use event::{
+    Change, ChangeEvent, CollectionInfo, CollectionKind, CollectionUuid, Ddl, IndexSpec, Position, ResumeToken, Write, WriteOp,
+};
 pub use job::{Fingerprint, Side};
 pub use namespace::Namespace;
 pub(crate) use partition::bound_of;

@@ -46,8 +46,7 @@ impl Namespace {
     /// buckets of time series.
     #[must_use]
     pub fn is_internal(&self) -> bool {
-        is_internal_db(self.db())
-            || (self.coll().starts_with("system.") && self.coll() != "system.js" && !self.is_buckets())
+        is_internal_db(self.db()) || (self.coll().starts_with("system.") && self.coll() != "system.js" && !self.is_buckets())
     }
 
     /// Whether it is the collection beneath a time series.

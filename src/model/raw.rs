@@ -320,7 +320,13 @@ mod tests {
     #[test]
     fn builds_what_the_library_builds() {
         let mut b = Builder::default();
-        b.str("insert", "c").bool("ordered", false).begin_array("documents").doc("0", &rawdoc! {"_id": 1}).end().i64("n", 5).timestamp("ts", 7, 9);
+        b.str("insert", "c")
+            .bool("ordered", false)
+            .begin_array("documents")
+            .doc("0", &rawdoc! {"_id": 1})
+            .end()
+            .i64("n", 5)
+            .timestamp("ts", 7, 9);
         let theirs = rawdoc! {"insert": "c", "ordered": false, "documents": [{"_id": 1}], "n": 5_i64, "ts": bson::Timestamp { time: 7, increment: 9 }};
         assert_eq!(b.finish(), theirs);
     }

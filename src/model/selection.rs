@@ -152,7 +152,12 @@ impl Selection {
     pub fn unknown(&self, existing: &[Namespace]) -> Vec<UnknownName> {
         let patterns = self.include.iter().chain(&self.exclude);
         let missed = patterns.filter(|p| !existing.iter().any(|ns| p.matches(ns))).map(|p| p.text.clone());
-        let renames = self.renames.iter().map(|(from, _)| from).filter(|from| !existing.iter().any(|ns| ns.as_str() == *from || ns.db() == *from)).cloned();
+        let renames = self
+            .renames
+            .iter()
+            .map(|(from, _)| from)
+            .filter(|from| !existing.iter().any(|ns| ns.as_str() == *from || ns.db() == *from))
+            .cloned();
         missed
             .chain(renames)
             .map(|written| {

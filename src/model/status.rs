@@ -16,6 +16,7 @@ pub struct Gate {
 
 /// Progress of the initial copy.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct CopyStatus {
     /// Documents durably on the target by the copy.
     pub documents: u64,
@@ -41,6 +42,7 @@ pub struct CopyStatus {
 
 /// Events of the change stream since the process started.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct EventStatus {
     /// Read from the stream.
     pub read: u64,
@@ -54,6 +56,7 @@ pub struct EventStatus {
 
 /// What is between the source's cursor and the target's acknowledgement.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct InFlightStatus {
     /// Bytes counted against the limit.
     pub bytes: u64,
@@ -76,6 +79,7 @@ pub struct UnfinishedIndex {
 
 /// Where a cutover stands, or how the last one ended.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct CutoverStatus {
     /// The step at work, or the last one.
     pub step: String,
@@ -89,6 +93,7 @@ pub struct CutoverStatus {
 
 /// The snapshot. `format` grows only when a field changes its meaning or goes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Status {
     /// 1.
     pub format: u32,

@@ -70,7 +70,9 @@ pub fn classify(side: Side, doing: &str, error: mongodb::error::Error) -> Error 
         return Error::Unreachable { side, doing, source: quiet(error) };
     }
     match &*error.kind {
-        ErrorKind::Io(_) | ErrorKind::ConnectionPoolCleared { .. } | ErrorKind::DnsResolve { .. } => Error::Unreachable { side, doing, source: quiet(error) },
+        ErrorKind::Io(_) | ErrorKind::ConnectionPoolCleared { .. } | ErrorKind::DnsResolve { .. } => {
+            Error::Unreachable { side, doing, source: quiet(error) }
+        }
         ErrorKind::InvalidArgument { message, .. } => Error::BadConfig {
             field: format!("--{side}"),
             problem: format!("is no usable connection string: {message}"),
@@ -132,7 +134,9 @@ mod tests {
 
     #[test]
     fn every_code_has_its_remedy() {
-        for (code, remedy) in [(10107, Remedy::Retry), (189, Remedy::Retry), (13, Remedy::Operate), (121, Remedy::Operate), (0, Remedy::Operate)] {
+        for (code, remedy) in
+            [(10107, Remedy::Retry), (189, Remedy::Retry), (13, Remedy::Operate), (121, Remedy::Operate), (0, Remedy::Operate)]
+        {
             assert_eq!(refused_by_code(Side::Target, "testing", code, "no").remedy(), remedy, "{code}");
         }
     }

@@ -39,7 +39,8 @@ impl Cluster {
     /// # Errors
     /// [`Error::BadConfig`] for a connection string that makes no sense.
     pub async fn connect(side: Side, uri: &SecretString, connections: u32, retry: Retry) -> Result<Self> {
-        let mut options = ClientOptions::parse(uri.expose_secret()).await.map_err(|e| classify(side, "reading the connection string", e))?;
+        let mut options =
+            ClientOptions::parse(uri.expose_secret()).await.map_err(|e| classify(side, "reading the connection string", e))?;
         options.app_name.get_or_insert_with(|| "mongoferry".to_owned());
         // The driver's defaults (10 connections, 2 at a time) starve parallel readers and writers.
         options.max_pool_size = Some(options.max_pool_size.unwrap_or(connections).max(connections));
@@ -153,9 +154,10 @@ impl Cluster {
     /// As classified.
     pub async fn operation_time(&self) -> Result<ClusterTime> {
         let reply = self.run("admin", "asking for the operation time", &doc! {"ping": 1}).await?;
-        reply
-            .get_timestamp("operationTime")
-            .map(ClusterTime::from)
-            .map_err(|_| Error::UnfitCluster { side: self.side, problem: "reports no operation time".into(), hint: "it must be a replica set or a sharded cluster".into() })
+        reply.get_timestamp("operationTime").map(ClusterTime::from).map_err(|_| Error::UnfitCluster {
+            side: self.side,
+            problem: "reports no operation time".into(),
+            hint: "it must be a replica set or a sharded cluster".into(),
+        })
     }
 }

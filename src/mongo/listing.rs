@@ -29,7 +29,8 @@ pub(crate) async fn collections(cluster: &Cluster) -> Result<Vec<CollectionInfo>
 pub(crate) async fn collections_of(cluster: &Cluster, db: &str) -> Result<Vec<CollectionInfo>> {
     let doing = format!("listing the collections of `{db}`");
     let command = rawdoc! {"listCollections": 1, "cursor": {}};
-    let listed = cluster.retry().run(|| async { all(cluster.open(db, &doing, command.clone(), CursorOptions::default()).await?).await }).await?;
+    let listed =
+        cluster.retry().run(|| async { all(cluster.open(db, &doing, command.clone(), CursorOptions::default()).await?).await }).await?;
     Ok(listed.iter().filter_map(|doc| collection(db, doc)).filter(|info| !info.ns.is_internal()).collect())
 }
 
@@ -61,7 +62,8 @@ pub(crate) async fn all(mut cursor: RawCursor) -> Result<Vec<RawDocumentBuf>> {
 pub(crate) async fn indexes(cluster: &Cluster, ns: &Namespace) -> Result<Option<Vec<IndexSpec>>> {
     let doing = format!("listing the indexes of `{ns}`");
     let command = rawdoc! {"listIndexes": ns.coll(), "cursor": {}};
-    match cluster.retry().run(|| async { all(cluster.open(ns.db(), &doing, command.clone(), CursorOptions::default()).await?).await }).await {
+    match cluster.retry().run(|| async { all(cluster.open(ns.db(), &doing, command.clone(), CursorOptions::default()).await?).await }).await
+    {
         Ok(listed) => Ok(Some(listed.into_iter().map(IndexSpec).collect())),
         Err(error) if error.code() == Some(NAMESPACE_NOT_FOUND) => Ok(None),
         Err(error) => Err(error),

@@ -9,7 +9,7 @@ mod reply;
 
 pub use classify::{classify, refused_by_code};
 pub use cluster::{Cluster, Topology};
-pub use cursor::{RawCursor, Reply};
 pub(crate) use cursor::CursorOptions;
+pub use cursor::{RawCursor, Reply};
 pub(crate) use reply::DUPLICATE_KEY;
 pub use reply::{WriteError, WriteReply};

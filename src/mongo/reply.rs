@@ -40,14 +40,21 @@ impl WriteReply {
         let mut errors = Vec::new();
         for e in reply.get_array("writeErrors").map(Vec::as_slice).unwrap_or_default() {
             let Bson::Document(e) = e else { return Err(Error::Bug("`writeErrors` holds no documents".into())) };
-            let index = integer(e, "index").and_then(|i| usize::try_from(i).ok()).ok_or_else(|| Error::Bug("a write error without index".into()))?;
+            let index = integer(e, "index")
+                .and_then(|i| usize::try_from(i).ok())
+                .ok_or_else(|| Error::Bug("a write error without index".into()))?;
             let code = integer(e, "code").and_then(|c| i32::try_from(c).ok()).unwrap_or(0);
             let of_id = e.get_document("keyPattern").is_ok_and(|k| k.len() == 1 && k.contains_key("_id"));
             errors.push(WriteError { index, code, of_id });
         }
         let write_concern = reply.get_document("writeConcernError").ok().map(|e| {
             let code = integer(e, "code").and_then(|c| i32::try_from(c).ok()).unwrap_or(64);
-            refused_by_code(side, &format!("{doing} with write concern majority"), code, e.get_str("errmsg").unwrap_or("write concern failed"))
+            refused_by_code(
+                side,
+                &format!("{doing} with write concern majority"),
+                code,
+                e.get_str("errmsg").unwrap_or("write concern failed"),
+            )
         });
         Ok(Self {
             n: integer(reply, "n").and_then(|n| u64::try_from(n).ok()).unwrap_or(0),

@@ -1,5 +1,17 @@
 //! How a running migration is watched and spoken to: metrics, logs, the HTTP endpoint.
+//!
+//! The room knows nothing of replication. It is told by verbs and snapshots, and hands commands on; the
+//! engine alone decides.
 
+mod commands;
 mod control;
+mod guard;
+mod log;
+mod metrics;
+mod probes;
+mod server;
 
 pub use control::{Answer, Command, Request};
+pub use log::{LOG_VARIABLE, LogFormat, Verbosity, start_logging};
+pub use metrics::{AppliedOp, CATALOGUE, Entry, EventOp, GATES, IndexBuild, Kind, Metrics, MismatchKind, RetryCause, reference_table};
+pub use server::{Endpoint, serve};

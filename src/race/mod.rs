@@ -13,6 +13,10 @@
 //!
 //! Touched keys are kept until the resume point has passed them. No read, open or to come, is older.
 
+mod reread;
+
+pub use reread::Reread;
+
 use crate::model::{CanonicalKey, ClusterTime, CollectionUuid};
 use std::{
     collections::{BTreeMap, HashMap},

@@ -176,7 +176,9 @@ mod tests {
     #[test]
     fn what_we_do_not_know_is_refused_by_name() {
         let error = decode(&event("refineCollectionShardKey", rawdoc! {}), &mut Names::default()).unwrap_err();
-        assert!(matches!(&error, Error::Unsupported { what, ns: Some(ns), .. } if what.contains("refineCollectionShardKey") && ns == "shop.a.b"));
+        assert!(
+            matches!(&error, Error::Unsupported { what, ns: Some(ns), .. } if what.contains("refineCollectionShardKey") && ns == "shop.a.b")
+        );
     }
 
     #[test]

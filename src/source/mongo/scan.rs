@@ -104,7 +104,9 @@ pub(crate) async fn split(cluster: &Cluster, of: &CollectionRef, parts: u32) -> 
     let command = RawDocumentBuf::try_from(&command).map_err(|e| Error::Bug(e.to_string()))?;
     let sample = cluster
         .retry()
-        .run(|| async { crate::mongo::listing::all(cluster.open(of.ns.db(), &doing, command.clone(), CursorOptions::default()).await?).await })
+        .run(|| async {
+            crate::mongo::listing::all(cluster.open(of.ns.db(), &doing, command.clone(), CursorOptions::default()).await?).await
+        })
         .await?;
     let per_part = usize::try_from(per_part).unwrap_or(20);
     let mut bounds: Vec<Bound> = sample.into_iter().skip(per_part).step_by(per_part).collect();

@@ -112,7 +112,8 @@ fn token_time(token: &bson::RawDocument) -> Option<ClusterTime> {
 }
 
 async fn open(cluster: &Cluster, from: &StartAt) -> Result<RawCursor> {
-    let mut stage = rawdoc! {"allChangesForCluster": true, "showExpandedEvents": true, "showRawUpdateDescription": true, "showSystemEvents": true};
+    let mut stage =
+        rawdoc! {"allChangesForCluster": true, "showExpandedEvents": true, "showRawUpdateDescription": true, "showSystemEvents": true};
     match from {
         StartAt::Time(time) => stage.append(bson::cstr!("startAtOperationTime"), Timestamp::from(*time)),
         StartAt::After(position) => stage.append(bson::cstr!("resumeAfter"), position.token.0.clone()),

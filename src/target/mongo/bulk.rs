@@ -104,7 +104,13 @@ pub(crate) async fn apply(cluster: &Cluster, to: &TargetCollection, statements: 
 }
 
 /// Inserts; gives those that were there already, to be put in their place.
-async fn insert_new(cluster: &Cluster, to: &TargetCollection, statements: &[Statement<'_>], which: &[usize], applied: &mut Applied) -> Result<Vec<usize>> {
+async fn insert_new(
+    cluster: &Cluster,
+    to: &TargetCollection,
+    statements: &[Statement<'_>],
+    which: &[usize],
+    applied: &mut Applied,
+) -> Result<Vec<usize>> {
     let mut there = Vec::new();
     for chunk in chunks(statements, which) {
         let documents = array(chunk.iter().filter_map(|&n| statements[n].document()));
@@ -117,7 +123,13 @@ async fn insert_new(cluster: &Cluster, to: &TargetCollection, statements: &[Stat
     Ok(there)
 }
 
-async fn update(cluster: &Cluster, to: &TargetCollection, statements: &[Statement<'_>], which: &[usize], applied: &mut Applied) -> Result<()> {
+async fn update(
+    cluster: &Cluster,
+    to: &TargetCollection,
+    statements: &[Statement<'_>],
+    which: &[usize],
+    applied: &mut Applied,
+) -> Result<()> {
     for chunk in chunks(statements, which) {
         let bytes = chunk.iter().map(|&n| statements[n].bytes()).sum();
         let mut b = head("update", to, bytes);
@@ -171,7 +183,12 @@ async fn delete(cluster: &Cluster, to: &TargetCollection, statements: &[Statemen
 /// migration halts. The rest is given back.
 fn fatal<'e>(cluster: &Cluster, to: &TargetCollection, errors: &'e [WriteError]) -> Result<&'e [WriteError]> {
     for e in errors {
-        let error = refused_by_code(cluster.side(), &applying(to), e.code, "the collection is not the one that mongoferry made: somebody else changed the target");
+        let error = refused_by_code(
+            cluster.side(),
+            &applying(to),
+            e.code,
+            "the collection is not the one that mongoferry made: somebody else changed the target",
+        );
         if e.code == UUID_MISMATCH || !matches!(error, Error::Refused { .. }) {
             return Err(error);
         }

@@ -36,7 +36,9 @@ pub(crate) async fn probe(cluster: &Cluster, database: &str) -> Result<Features>
             raw_diffs: known(run(doc! {"update": &scratch, "updates": [update], "writeConcern": &majority}).await)?,
             convert_unique: known(run(doc! {"collMod": &scratch, "index": {"name": "a", "prepareUnique": true}}).await)?,
             // The right answer to a wrong UUID is an error of the statement; a server that does not know the field refuses the command.
-            collection_uuid: known(run(doc! {"insert": &scratch, "documents": [{"_id": 2}], "collectionUUID": other, "writeConcern": &majority}).await)?,
+            collection_uuid: known(
+                run(doc! {"insert": &scratch, "documents": [{"_id": 2}], "collectionUUID": other, "writeConcern": &majority}).await,
+            )?,
         })
     }
     .await;

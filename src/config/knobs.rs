@@ -1,0 +1,268 @@
+//! The catalogue: every option once, with its key in the file, its flag, its default and its help.
+//! Flags, environment variables, help texts, man page and the example file all follow from it.
+
+/// Heading in the help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Group {
+    /// The two clusters and the process itself.
+    Connection,
+    /// What is replicated.
+    Selection,
+    /// The initial copy.
+    Copy,
+    /// The change stream.
+    Tail,
+    /// What the operator sees.
+    Output,
+}
+
+impl Group {
+    /// As shown.
+    #[must_use]
+    pub fn heading(self) -> &'static str {
+        match self {
+            Group::Connection => "Connection",
+            Group::Selection => "Selection",
+            Group::Copy => "Copy",
+            Group::Tail => "Tail",
+            Group::Output => "Output",
+        }
+    }
+}
+
+/// How an option is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// One value.
+    Value,
+    /// A connection string: one value that is never shown.
+    Secret,
+    /// Any number of values.
+    List,
+    /// Given or not; `=false` takes it back where a weaker place gives it.
+    Switch,
+}
+
+/// One option.
+#[derive(Debug, Clone, Copy)]
+pub struct Knob {
+    /// Place in the file, as in `copy.partitions`.
+    pub key: &'static str,
+    /// Name of the flag without its dashes.
+    pub flag: &'static str,
+    /// Heading.
+    pub group: Group,
+    /// How it is written.
+    pub kind: Kind,
+    /// Stands for the value in the help.
+    pub value_name: &'static str,
+    /// As it would be written; empty where there is none.
+    pub default: &'static str,
+    /// One line.
+    pub help: &'static str,
+    /// The explanation, with units.
+    pub more: &'static str,
+    /// A value for the example.
+    pub example: &'static str,
+}
+
+impl Knob {
+    /// Name of its environment variable.
+    #[must_use]
+    pub fn env(&self) -> String {
+        env_name(self.flag)
+    }
+}
+
+/// Name of the environment variable of a flag.
+#[must_use]
+pub fn env_name(flag: &str) -> String {
+    format!("MONGOFERRY_{}", flag.replace('-', "_").to_uppercase())
+}
+
+/// The option with this key. Keys are written in the program, so one that is missing is a fault of ours.
+pub(super) fn knob(key: &str) -> &'static Knob {
+    KNOBS.iter().find(|knob| knob.key == key).expect("every key used in the program is in the catalogue")
+}
+
+const fn value(key: &'static str, flag: &'static str, group: Group, value_name: &'static str, default: &'static str) -> Knob {
+    Knob { key, flag, group, kind: Kind::Value, value_name, default, help: "", more: "", example: "" }
+}
+
+const fn list(flag: &'static str, key: &'static str, value_name: &'static str) -> Knob {
+    Knob { kind: Kind::List, ..value(key, flag, Group::Selection, value_name, "") }
+}
+
+const fn secret(key: &'static str) -> Knob {
+    Knob { kind: Kind::Secret, ..value(key, key, Group::Connection, "URI", "") }
+}
+
+const fn switch(key: &'static str, flag: &'static str, group: Group) -> Knob {
+    Knob { kind: Kind::Switch, ..value(key, flag, group, "BOOL", "false") }
+}
+
+const fn says(knob: Knob, help: &'static str, more: &'static str, example: &'static str) -> Knob {
+    Knob { help, more, example, ..knob }
+}
+
+/// All options, in the order of the help.
+pub const KNOBS: &[Knob] = &[
+    says(
+        secret("source"),
+        "Connection string of the cluster to replicate from",
+        "A replica set or sharded cluster. Prefer the environment variable or the file: a command line is seen by everybody on the host. It is never printed; messages show hosts only.",
+        "mongodb://ferry@a1,a2,a3/?replicaSet=a&authSource=admin",
+    ),
+    says(
+        secret("target"),
+        "Connection string of the cluster to replicate to",
+        "The namespaces to be written must not exist there at the first start. Prefer the environment variable or the file, as for --source.",
+        "mongodb://ferry@b1,b2,b3/?replicaSet=b&authSource=admin",
+    ),
+    says(
+        value("listen", "listen", Group::Connection, "ADDRESS", "127.0.0.1:27182"),
+        "Address of the control endpoint",
+        "The verbs `status`, `pause`, `resume`, `verify`, `cutover` and `abort` talk to this address; it also serves /metrics, /live and /ready. Loopback only: the endpoint does not authenticate.",
+        "127.0.0.1:9000",
+    ),
+    says(
+        value("metadata_database", "metadata-database", Group::Connection, "NAME", "__mdb_internal_mongoferry"),
+        "Database of the resume point",
+        "On the target. Give each of several migrations to one target its own.",
+        "__mdb_internal_mongoferry_shop",
+    ),
+    says(
+        value("retry_deadline", "retry-deadline", Group::Connection, "DURATION", "10m"),
+        "How long a failing call is repeated",
+        "Then the migration halts. Elections and network faults are over within it, mostly. From 1s to 24h.",
+        "30m",
+    ),
+    says(
+        value("on_halt", "on-halt", Group::Connection, "WHAT", "wait"),
+        "What to do when the migration halts: wait or exit",
+        "`wait` keeps the process and its endpoint up until `mongoferry resume`. `exit` ends it with the exit code of the cause, for a supervisor to see.",
+        "exit",
+    ),
+    says(
+        list("include", "selection.include", "PATTERN"),
+        "Replicate only these databases or namespaces",
+        "Repeat it for more. `shop` is a database, `shop.orders` a namespace; `*` and `?` stand for any text and any one character; `/…/` is a regular expression over the whole name. In the environment, commas separate the patterns. Without it all is replicated. May not change between runs.",
+        "shop.*",
+    ),
+    says(
+        list("exclude", "selection.exclude", "PATTERN"),
+        "Leave these databases or namespaces out",
+        "Written like --include, and stronger. May not change between runs.",
+        "shop.tmp_*",
+    ),
+    says(
+        list("rename", "selection.rename", "FROM=TO"),
+        "Give a database or namespace another name on the target",
+        "Repeat it for more. Both sides are databases or both are namespaces; a namespace is stronger than its database. May not change between runs.",
+        "shop=store",
+    ),
+    says(
+        switch("selection.drop_target_namespaces", "drop-target-namespaces", Group::Selection),
+        "Drop the selected namespaces on the target before the first start",
+        "Destroys data on the target. Without it, a target that holds any of them is refused.",
+        "",
+    ),
+    says(
+        switch("selection.restart_from_scratch", "restart-from-scratch", Group::Selection),
+        "Forget the progress of an earlier run and copy again",
+        "Throws the resume point away. Use it once, on the command line: where a supervisor repeats it, each restart copies anew. Together with --drop-target-namespaces if the target holds what was copied.",
+        "",
+    ),
+    says(
+        value("copy.partitions", "copy-partitions", Group::Copy, "N", "4"),
+        "Partitions read from the source at the same time",
+        "From 1 to 64. More is a greater load on the source.",
+        "8",
+    ),
+    says(
+        value("copy.writers", "copy-writers", Group::Copy, "N", "8"),
+        "Inserts under way on the target at the same time",
+        "From 1 to 256, over all partitions.",
+        "16",
+    ),
+    says(
+        value("copy.partition_size", "partition-size", Group::Copy, "SIZE", "128MiB"),
+        "Size of one partition",
+        "A collection larger than this is read in several parts. A part that was under way when the process ended is copied again. From 1MiB to 16GiB.",
+        "512MiB",
+    ),
+    says(
+        value("copy.read_preference", "read-preference", Group::Copy, "MODE", "secondaryPreferred"),
+        "Members the copy reads from",
+        "Of the source. One of primary, primaryPreferred, secondary, secondaryPreferred, nearest.",
+        "secondary",
+    ),
+    says(
+        switch("copy.indexes_before_data", "indexes-before-data", Group::Copy),
+        "Create the indexes before the documents are copied",
+        "Slower as a rule; a collection is never without its indexes.",
+        "",
+    ),
+    says(
+        value("copy.index_builds", "index-builds", Group::Copy, "N", "2"),
+        "Index builds at the same time on the target",
+        "From 1 to 32.",
+        "4",
+    ),
+    says(
+        value("tail.lanes", "lanes", Group::Tail, "N", "8"),
+        "Ordered workers that apply the change stream",
+        "All changes of a document go through one lane, in order. From 1 to 256.",
+        "16",
+    ),
+    says(
+        value("tail.checkpoint_interval", "checkpoint-interval", Group::Tail, "DURATION", "1s"),
+        "How often the resume point is saved",
+        "After a crash, at most this much is applied again. From 100ms to 60s.",
+        "5s",
+    ),
+    says(
+        value("tail.memory", "memory", Group::Tail, "SIZE", "512MiB"),
+        "Memory for all data in flight",
+        "Copy and tail together. Reading waits when it is used up. At least 128MiB.",
+        "2GiB",
+    ),
+    says(
+        value("output.log_format", "log-format", Group::Output, "FORMAT", "text"),
+        "How the log on stderr is written: text or json",
+        "With `json` each line is an object, and there are no progress lines.",
+        "json",
+    ),
+    says(switch("output.quiet", "quiet", Group::Output), "Only warnings and errors; no progress", "", ""),
+    says(switch("output.verbose", "verbose", Group::Output), "Log details; no live progress lines", "", ""),
+    says(
+        value("output.color", "color", Group::Output, "WHEN", "auto"),
+        "Colours: auto, always or never",
+        "`auto` colours on a terminal unless NO_COLOR is set. Nothing is told by colour alone.",
+        "never",
+    ),
+    says(
+        switch("output.no_progress", "no-progress", Group::Output),
+        "No progress lines",
+        "Without it: live lines on a terminal, otherwise a status line at a falling rate.",
+        "",
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn names_are_unique_and_follow_one_pattern() {
+        let keys: BTreeSet<_> = KNOBS.iter().map(|k| k.key).collect();
+        let flags: BTreeSet<_> = KNOBS.iter().map(|k| k.flag).collect();
+        assert_eq!((keys.len(), flags.len()), (KNOBS.len(), KNOBS.len()));
+        for knob in KNOBS {
+            let last = knob.key.rsplit('.').next().unwrap().replace('_', "-");
+            assert!(knob.flag.ends_with(&last), "{}: flag {}", knob.key, knob.flag);
+            assert!(!knob.help.is_empty() && knob.help.len() < 70, "{}: one short line of help", knob.key);
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! What can be read: metrics, liveness, readiness, status.
+
+use super::server::Endpoint;
+use crate::model::Status;
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+pub(super) async fn metrics(State(endpoint): State<Endpoint>) -> Response {
+    ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], endpoint.metrics.render()).into_response()
+}
+
+/// That this was answered is the answer.
+pub(super) async fn live() -> &'static str {
+    "live\n"
+}
+
+pub(super) async fn ready(State(endpoint): State<Endpoint>) -> (StatusCode, String) {
+    match not_ready(&endpoint.status.borrow()) {
+        None => (StatusCode::OK, "ready\n".into()),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+    }
+}
+
+pub(super) async fn status(State(endpoint): State<Endpoint>) -> Json<Status> {
+    Json(endpoint.status.borrow().clone())
+}
+
+fn not_ready(status: &Status) -> Option<String> {
+    if status.phase.is_empty() {
+        return Some("starting: the clusters are not connected yet".into());
+    }
+    if status.activity == "running" {
+        return None;
+    }
+    Some(match &status.reason {
+        Some(reason) => format!("{}: {reason}", status.activity),
+        None => status.activity.clone(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ready_is_a_known_phase_at_work() {
+        let mut status = Status::default();
+        assert!(not_ready(&status).unwrap().starts_with("starting"));
+        status.phase = "tailing".into();
+        status.activity = "halted".into();
+        status.reason = Some("the oplog is gone".into());
+        assert_eq!(not_ready(&status).unwrap(), "halted: the oplog is gone");
+        status.activity = "running".into();
+        assert_eq!(not_ready(&status), None);
+    }
+}

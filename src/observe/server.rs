@@ -1,0 +1,107 @@
+//! The control endpoint: one small HTTP server, meant for loopback or a network of the operator's own.
+//!
+//! It has no users and no TLS. What it does have is a guard against web pages (see [`super::guard`]).
+
+use super::control::Request;
+use super::metrics::Metrics;
+use super::{commands, guard, probes};
+use crate::error::{Error, Result};
+use crate::model::Status;
+use axum::extract::DefaultBodyLimit;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router, middleware};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+/// Bytes of a body: ours have less than a hundred.
+const LARGEST_BODY: usize = 16 * 1024;
+
+/// How long answers on their way may take once we are told to stop. A client that keeps a connection open
+/// must not keep the process.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// What the endpoint shows and whom it speaks to.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    /// For `/metrics`.
+    pub metrics: Arc<Metrics>,
+    /// For `/status` and `/ready`.
+    pub status: watch::Receiver<Status>,
+    /// To the engine. Once its receiver is gone, commands are answered with 503.
+    pub requests: mpsc::Sender<Request>,
+}
+
+/// Serves until `stop`, then lets the answers on their way out for two seconds.
+///
+/// # Errors
+/// [`Error::BadConfig`] where the listener is not usable.
+pub async fn serve(listener: TcpListener, state: Endpoint, stop: CancellationToken) -> Result<()> {
+    let unusable =
+        |error: std::io::Error| Error::BadConfig { field: "listen".into(), problem: format!("cannot be served: {error}"), hint: None };
+    let loopback_only = listener.local_addr().map_err(unusable)?.ip().is_loopback();
+    let server = axum::serve(listener, routes(state, loopback_only)).with_graceful_shutdown(stop.clone().cancelled_owned()).into_future();
+    let out_of_time = async {
+        stop.cancelled().await;
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        // First the server: done in time is done.
+        biased;
+        served = server => served.map_err(unusable),
+        () = out_of_time => Ok(()),
+    }
+}
+
+fn routes(state: Endpoint, loopback_only: bool) -> Router {
+    Router::new()
+        .route("/", get(index))
+        .route("/metrics", get(probes::metrics))
+        .route("/live", get(probes::live))
+        .route("/ready", get(probes::ready))
+        .route("/status", get(probes::status))
+        .route("/pause", post(commands::pause))
+        .route("/resume", post(commands::resume))
+        .route("/verify", post(commands::verify))
+        .route("/cutover", post(commands::cutover))
+        .route("/abort", post(commands::abort))
+        .fallback(async || refuse(StatusCode::NOT_FOUND, "no such route; GET / lists them"))
+        .method_not_allowed_fallback(async || refuse(StatusCode::METHOD_NOT_ALLOWED, "another method; GET / lists the routes"))
+        .layer(DefaultBodyLimit::max(LARGEST_BODY))
+        .layer(middleware::from_fn(move |request, next| guard::keep_web_pages_out(loopback_only, request, next)))
+        .with_state(state)
+}
+
+async fn index() -> &'static str {
+    INDEX
+}
+
+const INDEX: &str = "\
+mongoferry
+
+GET  /metrics   Prometheus text
+GET  /live      200 while the process turns
+GET  /ready     200 while the migration runs, else 503 and why
+GET  /status    the status as JSON
+
+POST /pause     {\"by\": \"http\"}
+POST /resume
+POST /verify
+POST /cutover   {\"writes_stopped\": false, \"timeout_seconds\": 60, \"dry_run\": false}
+POST /abort
+
+Bodies are JSON and optional; what is shown are the defaults.
+";
+
+/// Anything that is not an answer of the engine: `{\"error\": …}`.
+pub(super) fn refuse(code: StatusCode, error: impl Into<String>) -> Response {
+    (code, Json(serde_json::json!({ "error": error.into() }))).into_response()
+}
+
+#[cfg(test)]
+#[path = "server_tests.rs"]
+mod tests;

@@ -1,0 +1,195 @@
+//! Folding: what remains of a lane's batch once each key has only its last word. Pure.
+//!
+//! A whole document or a delete makes everything before it of that key pointless; diffs behind it stay, in
+//! order. Two keys that may be equal to the server though their bytes differ (`1` and `NumberLong(1)`) must not
+//! be told apart by us: a batch is cut between them.
+
+use super::Parcel;
+use crate::{
+    model::{CanonicalKey, ClusterTime, DocumentKey, Write, WriteOp, same_key},
+    race::Reread,
+    target::Statement,
+};
+use bson::RawDocument;
+use std::collections::HashMap;
+
+/// One operation in a lane's queue, of one collection.
+#[derive(Clone, Copy)]
+pub(super) enum Op<'a> {
+    Write(&'a Write, ClusterTime),
+    Reread(&'a DocumentKey, ClusterTime),
+}
+
+impl<'a> Op<'a> {
+    pub(super) fn of(parcel: &'a Parcel) -> Self {
+        Op::Write(&parcel.write, parcel.position.time)
+    }
+    pub(super) fn reread(reread: &'a Reread) -> Self {
+        Op::Reread(&reread.key, reread.at_least)
+    }
+    fn key(&self) -> &'a DocumentKey {
+        match self {
+            Op::Write(write, _) => &write.key,
+            Op::Reread(key, _) => key,
+        }
+    }
+}
+
+/// What can go to the target in one batch.
+#[derive(Default)]
+pub(super) struct Round<'a> {
+    /// At most one word per key, then its diffs.
+    pub statements: Vec<Statement<'a>>,
+    /// To be read from the source, at or after the time.
+    pub rereads: Vec<(&'a DocumentKey, ClusterTime)>,
+    /// Newest event in it.
+    pub newest: ClusterTime,
+}
+
+/// The last word on one key.
+struct Word<'a> {
+    key: &'a DocumentKey,
+    /// Whether something of this key came before in the round: an insert is then most likely a replacement.
+    seen: bool,
+    base: Base<'a>,
+    diffs: Vec<&'a RawDocument>,
+}
+
+enum Base<'a> {
+    Unknown,
+    New(&'a RawDocument),
+    Document(&'a RawDocument),
+    Deleted,
+    Reread(ClusterTime),
+}
+
+/// Folds operations, in order, into rounds to be applied one behind the other. `order_of` tells which keys must
+/// be taken for one.
+pub(super) fn fold<'a>(ops: impl IntoIterator<Item = Op<'a>>, order_of: impl Fn(&DocumentKey) -> CanonicalKey) -> Vec<Round<'a>> {
+    let mut rounds = Vec::new();
+    let mut words: Vec<Word<'a>> = Vec::new();
+    let mut by_key: HashMap<CanonicalKey, usize> = HashMap::new();
+    let mut newest = ClusterTime::default();
+    for op in ops {
+        let canonical = order_of(op.key());
+        if by_key.get(&canonical).is_some_and(|&n| !same_key(words[n].key, op.key())) {
+            rounds.push(round(std::mem::take(&mut words), newest));
+            by_key.clear();
+        }
+        let n = *by_key.entry(canonical).or_insert_with(|| {
+            words.push(Word { key: op.key(), seen: false, base: Base::Unknown, diffs: Vec::new() });
+            words.len() - 1
+        });
+        words[n].hear(op);
+        if let Op::Write(_, time) = op {
+            newest = newest.max(time);
+        }
+    }
+    rounds.push(round(words, newest));
+    rounds
+}
+
+impl<'a> Word<'a> {
+    fn hear(&mut self, op: Op<'a>) {
+        // The latest event's key carries the shard key of now.
+        self.key = op.key();
+        let (base, time) = match op {
+            Op::Reread(_, at_least) => (Base::Reread(at_least), at_least),
+            Op::Write(write, time) => match &write.op {
+                WriteOp::Insert(doc) if self.seen => (Base::Document(doc), time),
+                WriteOp::Insert(doc) => (Base::New(doc), time),
+                WriteOp::Replace(doc) => (Base::Document(doc), time),
+                WriteOp::Delete => (Base::Deleted, time),
+                WriteOp::Reread => (Base::Reread(time), time),
+                WriteOp::Diff(diff) => {
+                    match self.base {
+                        // What will be read is to show this update too.
+                        Base::Reread(at_least) => self.base = Base::Reread(at_least.max(time)),
+                        // No stream tells this; the source knows.
+                        Base::Deleted => self.base = Base::Reread(time),
+                        Base::Unknown | Base::New(_) | Base::Document(_) => self.diffs.push(diff),
+                    }
+                    self.seen = true;
+                    return;
+                }
+            },
+        };
+        self.base = match (base, &self.base) {
+            (Base::Reread(_), Base::Reread(before)) => Base::Reread(time.max(*before)),
+            (base, _) => base,
+        };
+        self.diffs.clear();
+        self.seen = true;
+    }
+}
+
+fn round(words: Vec<Word<'_>>, newest: ClusterTime) -> Round<'_> {
+    let mut round = Round { newest, ..Round::default() };
+    for word in words {
+        match word.base {
+            Base::Unknown => {}
+            Base::New(doc) => round.statements.push(Statement::Insert(word.key, doc)),
+            Base::Document(doc) => round.statements.push(Statement::Put(word.key, doc)),
+            Base::Deleted => round.statements.push(Statement::Delete(word.key)),
+            Base::Reread(at_least) => round.rereads.push((word.key, at_least)),
+        }
+        round.statements.extend(word.diffs.into_iter().map(|diff| Statement::Diff(word.key, diff)));
+    }
+    round
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Namespace;
+    use bson::{Bson, RawDocumentBuf, doc, rawdoc};
+
+    fn write(id: impl Into<Bson>, op: WriteOp) -> Write {
+        let key = RawDocumentBuf::try_from(&doc! {"_id": id.into()}).unwrap();
+        Write { ns: Namespace::new("a", "b"), uuid: None, key: DocumentKey::new(key).unwrap(), op }
+    }
+    fn insert(id: impl Into<Bson>) -> Write {
+        write(id, WriteOp::Insert(rawdoc! {"_id": 0}))
+    }
+    fn diff(id: impl Into<Bson>, n: i32) -> Write {
+        write(id, WriteOp::Diff(rawdoc! {"n": n}))
+    }
+    fn delete(id: impl Into<Bson>) -> Write {
+        write(id, WriteOp::Delete)
+    }
+    fn shape(writes: &[Write]) -> Vec<Vec<String>> {
+        let ops = writes.iter().zip(1..).map(|(w, t)| Op::Write(w, ClusterTime { t, i: 0 }));
+        fold(ops, DocumentKey::canonical)
+            .iter()
+            .map(|round| {
+                let words = round.statements.iter().map(|s| match s {
+                    Statement::Insert(..) => "insert".to_owned(),
+                    Statement::Put(..) => "put".to_owned(),
+                    Statement::Diff(_, d) => format!("diff {}", d.get_i32("n").unwrap()),
+                    Statement::Delete(_) => "delete".to_owned(),
+                });
+                words.chain(round.rereads.iter().map(|(_, t)| format!("reread {}", t.t))).collect()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn only_the_last_word_on_a_key_remains() {
+        assert_eq!(shape(&[insert(1), diff(1, 1), delete(1)]), [["delete"]]);
+        assert_eq!(shape(&[delete(1), insert(1), diff(1, 1), diff(1, 2)]), [["put", "diff 1", "diff 2"]]);
+        assert_eq!(shape(&[insert(1), insert(2)]), [["insert", "insert"]]);
+        assert_eq!(shape(&[diff(1, 1), diff(1, 2)]), [["diff 1", "diff 2"]]);
+    }
+
+    #[test]
+    fn a_reread_shows_every_update_behind_it() {
+        assert_eq!(shape(&[write(1, WriteOp::Reread), diff(1, 9)]), [["reread 2"]]);
+        assert_eq!(shape(&[write(1, WriteOp::Reread), delete(1)]), [["delete"]]);
+        assert_eq!(shape(&[delete(1), diff(1, 9)]), [["reread 2"]]);
+    }
+
+    #[test]
+    fn equal_keys_of_different_type_are_never_in_one_round() {
+        assert_eq!(shape(&[delete(1), insert(1_i64), delete(2)]), [vec!["delete"], vec!["insert", "delete"]]);
+    }
+}

@@ -1,0 +1,160 @@
+//! Applies whatever is waiting as one batch: small when idle, large under load, no timer.
+
+use super::{
+    Passed, Work,
+    fold::{Op, Round, fold},
+};
+use crate::{
+    catalog::{Collection, State},
+    error::{Error, Result},
+    model::{ClusterTime, CollectionUuid, DocumentKey, WriteOp},
+    observe::{AppliedOp, Metrics},
+    race::Race,
+    source::{Fetched, Found, Source},
+    target::{Statement, Target, TargetCollection},
+};
+use bson::RawDocumentBuf;
+use std::{collections::HashMap, sync::Arc};
+use tokio::{sync::mpsc, time::Instant};
+
+/// Changes of one batch at most.
+const MAX_BATCH: usize = 1_000;
+/// Documents read again in one call at most, and the bytes of an answer above which fewer are asked for.
+const MAX_REREADS: usize = 512;
+const LARGE_ANSWER: usize = 4 << 20;
+
+struct Lane<S, T> {
+    source: S,
+    target: T,
+    race: Race,
+    metrics: Arc<Metrics>,
+    /// How many documents to read again in one call: grows while answers are small.
+    rereads: usize,
+}
+
+/// Runs until the router has gone and everything is applied. Returns at the first error: what was not
+/// acknowledged will be seen again.
+pub(super) async fn run<S: Source, T: Target>(
+    mut work: mpsc::Receiver<Work>,
+    source: S,
+    target: T,
+    race: Race,
+    metrics: Arc<Metrics>,
+    ledger: mpsc::Sender<Passed>,
+) -> Result<()> {
+    let mut lane = Lane { source, target, race, metrics, rereads: 1 };
+    let mut batch = Vec::with_capacity(MAX_BATCH);
+    while work.recv_many(&mut batch, MAX_BATCH).await > 0 {
+        let started = Instant::now();
+        lane.apply(&batch).await?;
+        lane.metrics.applied_batch(batch.len() as u64, started.elapsed());
+        for work in batch.drain(..) {
+            match work {
+                Work::Change(p) => {
+                    if ledger.send(Passed { seq: p.seq, position: p.position, place: p.place }).await.is_err() {
+                        return Ok(()); // its own error tells why
+                    }
+                }
+                // The copy may have gone meanwhile.
+                Work::Reread(reread, _) => drop(reread.done.send(()).await),
+            }
+        }
+    }
+    Ok(())
+}
+
+impl<S: Source, T: Target> Lane<S, T> {
+    async fn apply(&mut self, batch: &[Work]) -> Result<()> {
+        let mut by_collection: HashMap<CollectionUuid, (&Arc<Collection>, Vec<Op<'_>>)> = HashMap::new();
+        for work in batch {
+            let (collection, op) = match work {
+                Work::Change(parcel) => (&parcel.collection, Op::of(parcel)),
+                Work::Reread(reread, _) => (&reread.collection, Op::reread(reread)),
+            };
+            by_collection.entry(collection.uuid()).or_insert_with(|| (collection, Vec::new())).1.push(op);
+        }
+        for (collection, ops) in by_collection.into_values() {
+            self.count(&ops);
+            // Views hold no documents; what was dropped meanwhile needs none.
+            let Some(to) = collection.on_target() else { continue };
+            for round in fold(ops, |key| collection.order_of(key)) {
+                self.round(collection, &to, round).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn round(&mut self, collection: &Collection, to: &TargetCollection, round: Round<'_>) -> Result<()> {
+        self.reread(collection, to, &round.rereads).await?;
+        let applied = self.target.apply(to, &round.statements).await?;
+        let mut again: Vec<&DocumentKey> = applied.refused.iter().map(|&n| round.statements[n].key()).collect();
+        // While the copy is under way, the document of a diff is yet to come, and will be as new.
+        if applied.diff_missed && collection.entry().state == State::Complete {
+            again.extend(round.statements.iter().filter_map(|s| matches!(s, Statement::Diff(..)).then(|| s.key())));
+        }
+        let again: Vec<_> = again.into_iter().map(|key| (key, round.newest)).collect();
+        self.reread(collection, to, &again).await
+    }
+
+    /// Reads documents from the source and leaves the target with exactly what is there.
+    async fn reread(&mut self, collection: &Collection, to: &TargetCollection, keys: &[(&DocumentKey, ClusterTime)]) -> Result<()> {
+        let mut rest = keys;
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(self.rereads.min(rest.len()));
+            rest = later;
+            let after = now.iter().map(|(_, t)| *t).max().unwrap_or_default();
+            let asked: Vec<DocumentKey> = now.iter().map(|(key, _)| (*key).clone()).collect();
+            // A collection that is gone on the source will be dropped here by the tail.
+            let Found::Here(Fetched { documents, read_at }) = self.source.fetch(&collection.on_source(), &asked, after).await? else {
+                continue;
+            };
+            self.race.read(read_at);
+            let bytes: usize = documents.iter().map(|d| d.as_bytes().len()).sum();
+            self.rereads = if bytes > LARGE_ANSWER { 1 } else { (self.rereads * 2).min(MAX_REREADS) };
+            self.put(to, &asked, &documents).await?;
+            self.metrics.applied(AppliedOp::Reread, now.len() as u64);
+        }
+        Ok(())
+    }
+
+    async fn put(&self, to: &TargetCollection, asked: &[DocumentKey], found: &[RawDocumentBuf]) -> Result<()> {
+        let keys: Vec<DocumentKey> = found.iter().filter_map(|doc| DocumentKey::of(doc)).collect();
+        // Under a collation, keys that differ may be one: a document that is asked for by one and found by the other is deleted first.
+        let missing = asked.iter().filter(|key| !keys.contains(key));
+        let deletes: Vec<_> = missing.map(Statement::Delete).collect();
+        self.target.apply(to, &deletes).await?;
+        let puts: Vec<_> = keys.iter().zip(found).map(|(key, doc)| Statement::Put(key, doc)).collect();
+        let applied = self.target.apply(to, &puts).await?;
+        if applied.refused.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Refused {
+            side: crate::model::Side::Target,
+            doing: format!("a document of `{}` as it is on the source", to.ns),
+            code: 0,
+            source: "the document cannot be stored there, neither as the change stream told it nor as it was read again".into(),
+        })
+    }
+
+    fn count(&self, ops: &[Op<'_>]) {
+        for op in AppliedOp::ALL {
+            let n = ops.iter().filter(|o| op_of(o) == Some(op)).count();
+            if n > 0 {
+                self.metrics.applied(op, n as u64);
+            }
+        }
+    }
+}
+
+fn op_of(op: &Op<'_>) -> Option<AppliedOp> {
+    match op {
+        Op::Reread(..) => None,
+        Op::Write(write, _) => match write.op {
+            WriteOp::Insert(_) => Some(AppliedOp::Insert),
+            WriteOp::Replace(_) => Some(AppliedOp::Replace),
+            WriteOp::Diff(_) => Some(AppliedOp::Update),
+            WriteOp::Delete => Some(AppliedOp::Delete),
+            WriteOp::Reread => None,
+        },
+    }
+}

@@ -1,0 +1,154 @@
+//! Same document, same lane; whatever touches a whole collection goes alone.
+
+use super::{Parcel, Passed, Tail, Work, ddl};
+use crate::{
+    catalog::{Collection, State},
+    checkpoint::Store,
+    error::{Error, Result},
+    model::{Change, ChangeEvent, ClusterTime, Ddl, Write},
+    observe::{AppliedOp, EventOp},
+    race::Reread,
+    source::{EventBatch, Source},
+    target::Target,
+};
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// What a document read again is counted as, in bytes, before its size is known.
+const REREAD_BYTES: usize = 16 << 10;
+
+pub(super) struct Router<S, T, C> {
+    pub tail: Tail<S, T, C>,
+    pub lanes: Vec<mpsc::Sender<Work>>,
+    pub ledger: mpsc::Sender<Passed>,
+    pub stop: CancellationToken,
+}
+
+/// Where a write goes.
+enum Route {
+    Lane(Arc<Collection>),
+    /// Not selected, or gone: it only moves the frontier.
+    Nowhere,
+}
+
+/// Told by a step that there is nobody left to send to: the lane's or the ledger's own error tells why.
+type Flow = Option<()>;
+
+impl<S: Source, T: Target, C: Store> Router<S, T, C> {
+    /// Routes until the reader ends. Dropping the lanes' senders at the end runs the lanes dry.
+    pub async fn route(self, mut batches: mpsc::Receiver<EventBatch>, mut rereads: mpsc::Receiver<Reread>) -> Result<()> {
+        let mut seq = 0..;
+        loop {
+            // Re-reads first: a batch of the copy, and so the resume point, waits for them.
+            let flow = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => None,
+                Some(reread) = rereads.recv() => self.reread(reread).await,
+                batch = batches.recv() => match batch {
+                    None => None,
+                    Some(batch) => self.batch(batch, &mut seq).await?,
+                },
+            };
+            if flow.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn batch(&self, batch: EventBatch, seq: &mut std::ops::RangeFrom<u64>) -> Result<Flow> {
+        self.count(&batch);
+        for event in batch.events {
+            let Some(seq) = seq.next() else { return Err(Error::Bug("event numbers ran out".into())) };
+            if self.event(seq, event).await?.is_none() {
+                return Ok(None);
+            }
+        }
+        Ok(Some(()))
+    }
+
+    async fn event(&self, seq: u64, event: ChangeEvent) -> Result<Flow> {
+        let ChangeEvent { position, change, bytes } = event;
+        let time = position.time;
+        let Some(place) = self.tail.room.take(bytes, &self.stop).await else { return Ok(None) };
+        let passed = match change {
+            Change::Idle => Passed { seq, position, place },
+            Change::Write(write) => match self.route_of(&write, time)? {
+                Route::Nowhere => Passed { seq, position, place },
+                Route::Lane(collection) => {
+                    let order = collection.order_of(&write.key);
+                    self.tail.race.touch(collection.uuid(), order, time);
+                    let lane = &self.lanes[order.lane(self.lanes.len())];
+                    return Ok(lane.send(Work::Change(Parcel { seq, position, write, collection, place })).await.ok());
+                }
+            },
+            Change::Ddl(change) => {
+                let Some(_alone) = self.tail.room.all(&place, &self.stop).await else { return Ok(None) };
+                self.ddl(&change, time).await?;
+                Passed { seq, position, place }
+            }
+        };
+        Ok(self.ledger.send(passed).await.ok())
+    }
+
+    async fn ddl(&self, change: &Ddl, time: ClusterTime) -> Result<()> {
+        let tail = &self.tail;
+        ddl::Change {
+            target: &tail.target,
+            store: &tail.store,
+            catalog: &tail.catalog,
+            race: &tail.race,
+            selection: &tail.selection,
+            time,
+        }
+        .apply(change)
+        .await?;
+        tail.metrics.applied(AppliedOp::Ddl, 1);
+        tail.indexes_changed.notify_one();
+        Ok(())
+    }
+
+    fn route_of(&self, write: &Write, time: ClusterTime) -> Result<Route> {
+        let catalog = &self.tail.catalog;
+        let uuid = write.uuid.ok_or_else(|| Error::Bug("a write event without `collectionUUID`".into()))?;
+        match catalog.find(uuid) {
+            Some(collection) if collection.entry().state == State::Dropped => Ok(Route::Nowhere),
+            Some(collection) => Ok(Route::Lane(collection)),
+            None if !self.tail.selection.takes(&write.ns) => Ok(Route::Nowhere),
+            // Dropped before the collections were listed.
+            None if time <= catalog.listed_until() => Ok(Route::Nowhere),
+            None => Err(Error::Bug(format!("an event of a collection that was never created (`{}`)", write.ns))),
+        }
+    }
+
+    async fn reread(&self, reread: Reread) -> Flow {
+        let place = self.tail.room.take(REREAD_BYTES, &self.stop).await?;
+        let lane = reread.collection.order_of(&reread.key).lane(self.lanes.len());
+        self.lanes[lane].send(Work::Reread(reread, place)).await.ok()
+    }
+
+    fn count(&self, batch: &EventBatch) {
+        let metrics = &self.tail.metrics;
+        for op in EventOp::ALL {
+            let of_kind = batch.events.iter().filter(|e| op_of(&e.change) == Some(op));
+            let (events, bytes) = of_kind.fold((0, 0), |(n, bytes), e| (n + 1, bytes + e.bytes as u64));
+            if events > 0 {
+                metrics.read(op, events, bytes);
+            }
+        }
+    }
+}
+
+fn op_of(change: &Change) -> Option<EventOp> {
+    use crate::model::WriteOp;
+    match change {
+        Change::Idle => None,
+        Change::Ddl(_) => Some(EventOp::Ddl),
+        Change::Write(write) => Some(match write.op {
+            WriteOp::Insert(_) => EventOp::Insert,
+            WriteOp::Diff(_) | WriteOp::Reread => EventOp::Update,
+            WriteOp::Replace(_) => EventOp::Replace,
+            WriteOp::Delete => EventOp::Delete,
+        }),
+    }
+}

@@ -1,0 +1,5 @@
+//! All integration tests, linked once. What needs real servers lives below a module called `real`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod cli;
+mod deploy;
