@@ -162,7 +162,7 @@ mod tests {
         id.value("_id", tag::STRING, b"\x03\0\0\0\xff\xfe\0");
         let p = Partition {
             id: PartitionId { collection: CollectionUuid([7; 16]), number: 3 },
-            min: Some(rawdoc! {"_id": bson::Bson::MinKey}),
+            min: Some(rawdoc! {"_id": bson::RawBson::MinKey}),
             max: Some(id.finish()),
             after: None,
             done: false,
