@@ -28,6 +28,21 @@ pub enum Remedy {
     Nothing,
 }
 
+/// Why a cluster gave no usable answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// The connection broke or could not be made.
+    Network,
+    /// No primary, or another one now.
+    Election,
+    /// The server asked for less.
+    Overload,
+    /// No answer in time.
+    Timeout,
+    /// Another cause that may pass.
+    Other,
+}
+
 /// Everything that can go wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -38,6 +53,8 @@ pub enum Error {
         side: Side,
         /// What we were about, as in "listing collections".
         doing: String,
+        /// Of what kind, for metrics.
+        why: Trouble,
         /// The driver's error.
         #[source]
         source: Cause,

@@ -84,7 +84,7 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     fn transient() -> Error {
-        Error::Unreachable { side: Side::Source, doing: "testing".into(), source: "cut".into() }
+        Error::Unreachable { side: Side::Source, doing: "testing".into(), why: crate::error::Trouble::Network, source: "cut".into() }
     }
     fn retry(deadline: Duration) -> (Retry, Arc<AtomicU32>) {
         let told = Arc::new(AtomicU32::new(0));

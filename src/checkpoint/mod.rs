@@ -21,6 +21,8 @@ use crate::{
 pub trait Store: Clone + Send + Sync + 'static {
     /// Saves how far the data has come and whether we are at work.
     fn save_phase(&self, phase: &Phase, activity: &Activity) -> impl Future<Output = Result<()>> + Send;
+    /// Saves whether the user write block of the source is ours to lift.
+    fn save_fenced(&self, fenced: bool) -> impl Future<Output = Result<()>> + Send;
     /// Saves the resume point.
     fn save_resume_point(&self, position: &Position) -> impl Future<Output = Result<()>> + Send;
     /// Saves what is known of collections.

@@ -37,6 +37,12 @@ impl MongoStore {
         Self { cluster, database: database.to_owned(), epoch: Arc::new(AtomicI64::new(0)) }
     }
 
+    /// The same, giving up soon.
+    #[must_use]
+    pub fn hasty(&self, deadline: std::time::Duration) -> Self {
+        Self { cluster: self.cluster.with_retry(self.cluster.retry().within(deadline)), ..self.clone() }
+    }
+
     async fn run(&self, doing: &str, command: &Document) -> Result<Document> {
         self.cluster.run(&self.database, doing, command).await
     }
@@ -205,6 +211,10 @@ fn typed<T: serde::Serialize>(value: &T) -> Result<Bson> {
 impl Store for MongoStore {
     async fn save_phase(&self, phase: &Phase, activity: &Activity) -> Result<()> {
         self.set(doc! {"phase": typed(phase)?, "activity": typed(activity)?}).await
+    }
+
+    async fn save_fenced(&self, fenced: bool) -> Result<()> {
+        self.set(doc! {"fenced": fenced}).await
     }
 
     async fn save_resume_point(&self, position: &Position) -> Result<()> {

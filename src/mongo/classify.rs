@@ -1,36 +1,36 @@
 //! One function from the driver's error to ours: labels first, codes second, never message text.
 
 use crate::{
-    error::Error,
+    error::{Error, Trouble},
     model::{ClusterTime, Side},
 };
 use mongodb::error::{ErrorKind, WriteFailure};
 
 /// Codes for which the same command may well succeed in a moment. Names as in the server's
 /// `error_codes.yml`; the driver's own list of retryable reads and writes is a part of it.
-const TRANSIENT: [i32; 22] = [
-    6,     // HostUnreachable
-    7,     // HostNotFound
-    24,    // LockTimeout
-    43,    // CursorNotFound: the reader opens again
-    50,    // MaxTimeMSExpired
-    64,    // WriteConcernFailed (timed out)
-    89,    // NetworkTimeout
-    91,    // ShutdownInProgress
-    134,   // ReadConcernMajorityNotAvailableYet
-    175,   // QueryPlanKilled: the reader opens again
-    189,   // PrimarySteppedDown
-    202,   // NetworkInterfaceExceededTimeLimit
-    237,   // CursorKilled
-    262,   // ExceededTimeLimit
-    9001,  // SocketException
-    10058, // LegacyNotPrimary
-    10107, // NotWritablePrimary
-    11600, // InterruptedAtShutdown
-    11602, // InterruptedDueToReplStateChange
-    13435, // NotPrimaryNoSecondaryOk
-    13436, // NotPrimaryOrSecondary
-    112,   // WriteConflict
+const TRANSIENT: [(i32, Trouble); 22] = [
+    (6, Trouble::Network), // HostUnreachable
+    (7, Trouble::Network), // HostNotFound
+    (24, Trouble::Other), // LockTimeout
+    (43, Trouble::Other), // CursorNotFound: the reader opens again
+    (50, Trouble::Timeout), // MaxTimeMSExpired
+    (64, Trouble::Timeout), // WriteConcernFailed (timed out)
+    (89, Trouble::Network), // NetworkTimeout
+    (91, Trouble::Election), // ShutdownInProgress
+    (134, Trouble::Other), // ReadConcernMajorityNotAvailableYet
+    (175, Trouble::Other), // QueryPlanKilled: the reader opens again
+    (189, Trouble::Election), // PrimarySteppedDown
+    (202, Trouble::Timeout), // NetworkInterfaceExceededTimeLimit
+    (237, Trouble::Other), // CursorKilled
+    (262, Trouble::Timeout), // ExceededTimeLimit
+    (9001, Trouble::Network), // SocketException
+    (10058, Trouble::Election), // LegacyNotPrimary
+    (10107, Trouble::Election), // NotWritablePrimary
+    (11600, Trouble::Election), // InterruptedAtShutdown
+    (11602, Trouble::Election), // InterruptedDueToReplStateChange
+    (13435, Trouble::Election), // NotPrimaryNoSecondaryOk
+    (13436, Trouble::Election), // NotPrimaryOrSecondary
+    (112, Trouble::Overload), // WriteConflict
 ];
 
 /// The place in the oplog is gone: ChangeStreamHistoryLost, CappedPositionLost, ChangeStreamFatalError,
@@ -40,7 +40,16 @@ const LOST: [i32; 4] = [286, 136, 280, 260];
 const UNAUTHORIZED: i32 = 13;
 const AUTHENTICATION_FAILED: i32 = 18;
 
-const RETRY_LABELS: [&str; 4] = ["RetryableWriteError", "TransientTransactionError", "SystemOverloadedError", "ResumableChangeStreamError"];
+const RETRY_LABELS: [(&str, Trouble); 4] = [
+    ("SystemOverloadedError", Trouble::Overload),
+    ("RetryableWriteError", Trouble::Other),
+    ("TransientTransactionError", Trouble::Other),
+    ("ResumableChangeStreamError", Trouble::Other),
+];
+
+fn transient(code: i32) -> Option<Trouble> {
+    TRANSIENT.iter().find(|(c, _)| *c == code).map(|(_, why)| *why)
+}
 
 /// What a driver error means. `doing` reads on after "while": "listing collections".
 #[must_use]
@@ -58,20 +67,22 @@ pub fn classify(side: Side, doing: &str, error: mongodb::error::Error) -> Error 
         if message.contains("SCRAM failure") || message.contains("Authentication failed") {
             return Error::BadCredentials { side, source: quiet(error) };
         }
-        return Error::Unreachable { side, doing, source: quiet(error) };
+        return Error::Unreachable { side, doing, why: Trouble::Election, source: quiet(error) };
     }
     match code_of(&error) {
         Some(UNAUTHORIZED) => return Error::Forbidden { side, doing, source: quiet(error) },
         Some(code) if LOST.contains(&code) => return Error::PositionLost { wanted: ClusterTime::default(), oldest: None },
-        Some(code) if TRANSIENT.contains(&code) => return Error::Unreachable { side, doing, source: quiet(error) },
         _ => {}
     }
-    if RETRY_LABELS.iter().any(|label| error.contains_label(label)) {
-        return Error::Unreachable { side, doing, source: quiet(error) };
+    if let Some(why) = code_of(&error).and_then(transient) {
+        return Error::Unreachable { side, doing, why, source: quiet(error) };
+    }
+    if let Some((_, why)) = RETRY_LABELS.iter().find(|(label, _)| error.contains_label(label)) {
+        return Error::Unreachable { side, doing, why: *why, source: quiet(error) };
     }
     match &*error.kind {
         ErrorKind::Io(_) | ErrorKind::ConnectionPoolCleared { .. } | ErrorKind::DnsResolve { .. } => {
-            Error::Unreachable { side, doing, source: quiet(error) }
+            Error::Unreachable { side, doing, why: Trouble::Network, source: quiet(error) }
         }
         ErrorKind::InvalidArgument { message, .. } => Error::BadConfig {
             field: format!("--{side}"),
@@ -91,8 +102,8 @@ pub fn classify(side: Side, doing: &str, error: mongodb::error::Error) -> Error 
 #[must_use]
 pub fn refused_by_code(side: Side, doing: &str, code: i32, message: &str) -> Error {
     let (doing, source) = (doing.to_owned(), Box::new(Quiet(format!("{message} (code {code})"))));
-    if TRANSIENT.contains(&code) {
-        Error::Unreachable { side, doing, source }
+    if let Some(why) = transient(code) {
+        Error::Unreachable { side, doing, why, source }
     } else if code == UNAUTHORIZED {
         Error::Forbidden { side, doing, source }
     } else {
@@ -129,7 +140,7 @@ mod tests {
 
     #[test]
     fn lost_is_never_transient() {
-        assert!(LOST.iter().all(|code| !TRANSIENT.contains(code)));
+        assert!(LOST.iter().all(|code| transient(*code).is_none()));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::refused_by_code;
 use crate::{
-    error::{Error, Result},
+    error::{Error, Remedy, Result},
     model::Side,
 };
 use bson::{Bson, Document};
@@ -64,12 +64,14 @@ impl WriteReply {
         })
     }
 
-    /// Itself, where a majority has it.
-    pub(crate) fn majority(mut self) -> Result<Self> {
-        match self.write_concern.take() {
-            Some(error) => Err(error),
-            None => Ok(self),
+    /// Itself, where a majority has it and no statement failed for a reason that passes. A step-down in the
+    /// middle of a batch shows as code 189 of its statements, inside a good reply (RAN on 6.0.5).
+    pub(crate) fn settled(mut self, side: Side, doing: &str) -> Result<Self> {
+        if let Some(error) = self.write_concern.take() {
+            return Err(error);
         }
+        let transient = self.errors.iter().map(|e| refused_by_code(side, doing, e.code, "a statement failed")).find(|e| e.remedy() == Remedy::Retry);
+        transient.map_or(Ok(self), Err)
     }
 }
 
@@ -91,9 +93,11 @@ mod tests {
     #[test]
     fn errors_inside_a_good_reply_are_seen() {
         let reply = doc! {"ok": 1, "n": 1, "writeErrors": [{"index": 2, "code": 11000, "keyPattern": {"_id": 1}}]};
-        let parsed = WriteReply::parse(Side::Target, "t", &reply).unwrap().majority().unwrap();
+        let parsed = WriteReply::parse(Side::Target, "t", &reply).unwrap().settled(Side::Target, "t").unwrap();
         assert_eq!((parsed.n, parsed.errors), (1, vec![WriteError { index: 2, code: 11000, of_id: true }]));
         let reply = doc! {"ok": 1, "n": 1, "writeConcernError": {"code": 64, "errmsg": "waiting for replication timed out"}};
-        assert!(WriteReply::parse(Side::Target, "t", &reply).unwrap().majority().is_err());
+        let stepped_down = doc! {"ok": 1, "n": 0, "writeErrors": [{"index": 0, "code": 189}]};
+        assert!(WriteReply::parse(Side::Target, "t", &stepped_down).unwrap().settled(Side::Target, "t").is_err());
+        assert!(WriteReply::parse(Side::Target, "t", &reply).unwrap().settled(Side::Target, "t").is_err());
     }
 }

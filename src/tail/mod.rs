@@ -17,12 +17,13 @@ mod router;
 use crate::{
     catalog::{Catalog, Collection},
     checkpoint::Store,
-    error::{Error, Result},
+    error::Result,
     model::{ClusterTime, Position, Selection, Write},
     observe::Metrics,
     race::{Race, Reread},
     source::{Source, StartAt},
     target::Target,
+    tasks::first_error,
 };
 use std::{sync::Arc, time::Duration};
 use tokio::{
@@ -173,20 +174,4 @@ impl<S: Source, T: Target, C: Store> Tail<S, T, C> {
         tasks.spawn(router::Router { tail: self, lanes, ledger, stop: stop.clone() }.route(read, rereads));
         first_error(tasks, &stop).await
     }
-}
-
-/// Waits for all tasks; the first error cancels the rest, which run dry.
-pub(crate) async fn first_error(mut tasks: JoinSet<Result<()>>, stop: &CancellationToken) -> Result<()> {
-    let mut outcome = Ok(());
-    while let Some(ended) = tasks.join_next().await {
-        let ended = ended.unwrap_or_else(|panic| Err(Error::Bug(format!("a task ended by a panic: {panic}"))));
-        if let Err(error) = ended {
-            stop.cancel();
-            // An interruption is the echo of another task's error.
-            if outcome.is_ok() || matches!(outcome, Err(Error::Interrupted)) {
-                outcome = Err(error);
-            }
-        }
-    }
-    outcome
 }

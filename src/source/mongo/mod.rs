@@ -4,10 +4,11 @@ mod catalog;
 mod fence;
 mod fetch;
 mod scan;
-pub(crate) mod stream;
+mod stream;
 
 pub use scan::MongoScan;
 pub use stream::MongoStream;
+pub(crate) use stream::probe as probe_stream;
 
 use super::{CollectionRef, Estimate, Fetched, Found, OplogWindow, ScanRange, Source, StartAt};
 use crate::{
@@ -22,6 +23,8 @@ use mongodb::options::{ReadPreference, SelectionCriteria};
 pub struct MongoSource {
     cluster: Cluster,
     read_preference: SelectionCriteria,
+    /// Whether updates are asked for as raw diffs; otherwise updated documents are read again.
+    raw_diffs: bool,
 }
 
 impl MongoSource {
@@ -39,7 +42,19 @@ impl MongoSource {
             "nearest" => ReadPreference::Nearest { options },
             _ => return Err("is none of primary, primaryPreferred, secondary, secondaryPreferred, nearest".into()),
         };
-        Ok(Self { cluster, read_preference: SelectionCriteria::ReadPreference(preference) })
+        Ok(Self { cluster, read_preference: SelectionCriteria::ReadPreference(preference), raw_diffs: true })
+    }
+
+    /// The same through another connection or policy.
+    #[must_use]
+    pub fn with_cluster(&self, cluster: Cluster) -> Self {
+        Self { cluster, ..self.clone() }
+    }
+
+    /// The same, with or without raw diffs.
+    #[must_use]
+    pub fn with_raw_diffs(self, raw_diffs: bool) -> Self {
+        Self { raw_diffs, ..self }
     }
 
     /// The cluster beneath.
@@ -60,7 +75,7 @@ impl Source for MongoSource {
         catalog::oplog_window(&self.cluster).await
     }
     async fn stream(&self, from: StartAt) -> Result<MongoStream> {
-        MongoStream::open(self.cluster.clone(), from).await
+        MongoStream::open(self.cluster.clone(), from, self.raw_diffs).await
     }
     async fn collections(&self) -> Result<Vec<CollectionInfo>> {
         listing::collections(&self.cluster).await

@@ -8,7 +8,7 @@ use super::super::{
     decode::{Names, decode},
 };
 use crate::{
-    error::{Error, Remedy, Result},
+    error::{Error, Remedy, Result, Trouble},
     model::{Change, ChangeEvent, ClusterTime, Position, ResumeToken, raw},
     mongo::{Cluster, CursorOptions, RawCursor, Reply},
 };
@@ -28,16 +28,17 @@ pub struct MongoStream {
     cursor: Option<RawCursor>,
     from: StartAt,
     names: Names,
+    raw_diffs: bool,
 }
 
 impl MongoStream {
     /// # Errors
     /// [`Error::PositionLost`] where the oplog no longer reaches back; [`Error::UnfitCluster`] where the
     /// server has no expanded events.
-    pub async fn open(cluster: Cluster, from: StartAt) -> Result<Self> {
-        let mut stream = Self { cluster, cursor: None, from, names: Names::default() };
+    pub async fn open(cluster: Cluster, from: StartAt, raw_diffs: bool) -> Result<Self> {
+        let mut stream = Self { cluster, cursor: None, from, names: Names::default(), raw_diffs };
         let retry = stream.cluster.retry().clone();
-        let cursor = retry.run(|| open(&stream.cluster, &stream.from)).await;
+        let cursor = retry.run(|| open(&stream.cluster, &stream.from, raw_diffs)).await;
         stream.cursor = Some(cursor.map_err(|e| stream.explained(e))?);
         Ok(stream)
     }
@@ -54,14 +55,14 @@ impl MongoStream {
 
     async fn reply(&mut self) -> Result<Reply> {
         let retry = self.cluster.retry().clone();
-        let (cluster, from) = (self.cluster.clone(), self.from.clone());
+        let (cluster, from, raw_diffs) = (self.cluster.clone(), self.from.clone(), self.raw_diffs);
         // The cursor is handed in and out, so that a failed one is dropped and opened again behind what was given.
         let cursor = tokio::sync::Mutex::new(self.cursor.take());
         let read = || async {
             let mut slot = cursor.lock().await;
             let mut open_cursor = match slot.take() {
                 Some(open) => open,
-                None => open(&cluster, &from).await?,
+                None => open(&cluster, &from, raw_diffs).await?,
             };
             let reply = open_cursor.next().await?.ok_or_else(|| closed(&cluster))?;
             *slot = Some(open_cursor);
@@ -74,7 +75,7 @@ impl MongoStream {
 }
 
 fn closed(cluster: &Cluster) -> Error {
-    Error::Unreachable { side: cluster.side(), doing: "reading the change stream".into(), source: "the server closed the stream".into() }
+    Error::Unreachable { side: cluster.side(), doing: "reading the change stream".into(), why: Trouble::Other, source: "the server closed the stream".into() }
 }
 
 impl EventStream for MongoStream {
@@ -111,9 +112,9 @@ fn token_time(token: &bson::RawDocument) -> Option<ClusterTime> {
     data.starts_with("82").then(|| Some(ClusterTime { t: number(2..10)?, i: number(10..18)? }))?
 }
 
-async fn open(cluster: &Cluster, from: &StartAt) -> Result<RawCursor> {
+async fn open(cluster: &Cluster, from: &StartAt, raw_diffs: bool) -> Result<RawCursor> {
     let mut stage =
-        rawdoc! {"allChangesForCluster": true, "showExpandedEvents": true, "showRawUpdateDescription": true, "showSystemEvents": true};
+        rawdoc! {"allChangesForCluster": true, "showExpandedEvents": true, "showRawUpdateDescription": raw_diffs, "showSystemEvents": true};
     match from {
         StartAt::Time(time) => stage.append(bson::cstr!("startAtOperationTime"), Timestamp::from(*time)),
         StartAt::After(position) => stage.append(bson::cstr!("resumeAfter"), position.token.0.clone()),
@@ -143,5 +144,5 @@ async fn open(cluster: &Cluster, from: &StartAt) -> Result<RawCursor> {
 /// Whether a stream of this kind can be opened now; used by the preflight.
 pub(crate) async fn probe(cluster: &Cluster) -> Result<()> {
     let now = cluster.operation_time().await?;
-    open(cluster, &StartAt::Time(now)).await.map(drop)
+    open(cluster, &StartAt::Time(now), true).await.map(drop)
 }

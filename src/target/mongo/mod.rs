@@ -33,7 +33,7 @@ impl MongoTarget {
         &self.cluster
     }
 
-    /// What its server can do, tried in a scratch collection of `database`.
+    /// What its server can do, tried without writing anything.
     ///
     /// # Errors
     /// As classified.

@@ -1,7 +1,9 @@
-//! What the target's server can do, found by trying it rather than by its version number.
+//! What the target's server can do, found by trying it rather than by its version number, and without
+//! writing: each command is one that a server which knows it refuses only *after* having understood it
+//! (RAN on 6.0.5).
 
 use crate::{
-    error::{Error, Remedy, Result},
+    error::{Error, Result},
     mongo::Cluster,
 };
 use bson::{Document, doc};
@@ -17,43 +19,27 @@ pub struct Features {
     pub collection_uuid: bool,
 }
 
-/// Tries each in a scratch collection, which is dropped again.
+/// NamespaceNotFound: the answer of a server that understood.
+const NAMESPACE_NOT_FOUND: i32 = 26;
+
+/// Tries each on a collection that is not there.
 pub(crate) async fn probe(cluster: &Cluster, database: &str) -> Result<Features> {
-    let scratch = format!("probe_{:016x}", rand::random::<u64>());
-    let run = |command: Document| {
-        let scratch = &scratch;
-        async move { cluster.run(database, &format!("trying what the server can do in `{database}.{scratch}`"), &command).await }
-    };
-    let majority = doc! {"w": "majority"};
-    run(doc! {"create": &scratch, "writeConcern": &majority}).await?;
-    let found = async {
-        run(doc! {"insert": &scratch, "documents": [{"_id": 1, "a": 1}], "writeConcern": &majority}).await?;
-        run(doc! {"createIndexes": &scratch, "indexes": [{"key": {"a": 1}, "name": "a"}], "writeConcern": &majority}).await?;
-        let diff = doc! {"$v": 2, "diff": {"u": {"a": 2}}};
-        let update = doc! {"q": {"_id": 1}, "u": [{"$_internalApplyOplogUpdate": {"oplogUpdate": diff}}]};
-        let other = bson::Uuid::new();
-        Ok(Features {
-            raw_diffs: known(run(doc! {"update": &scratch, "updates": [update], "writeConcern": &majority}).await)?,
-            convert_unique: known(run(doc! {"collMod": &scratch, "index": {"name": "a", "prepareUnique": true}}).await)?,
-            // The right answer to a wrong UUID is an error of the statement; a server that does not know the field refuses the command.
-            collection_uuid: known(
-                run(doc! {"insert": &scratch, "documents": [{"_id": 2}], "collectionUUID": other, "writeConcern": &majority}).await,
-            )?,
-        })
-    }
-    .await;
-    run(doc! {"drop": &scratch, "writeConcern": &majority}).await?;
-    found
+    let none = format!("none_{:016x}", rand::random::<u64>());
+    let diff = doc! {"$_internalApplyOplogUpdate": {"oplogUpdate": {"$v": 2, "diff": {"u": {"a": 1}}}}};
+    let update = doc! {"update": &none, "updates": [{"q": {"_id": 1}, "u": [diff]}]};
+    // The wrong UUID is an error of the statement; a server that does not know the field refuses the command.
+    let insert = doc! {"insert": &none, "documents": [{"_id": 1}], "collectionUUID": bson::Uuid::new()};
+    Ok(Features {
+        raw_diffs: understood(cluster, database, doc! {"explain": update, "verbosity": "queryPlanner"}).await?,
+        convert_unique: understood(cluster, database, doc! {"collMod": &none, "index": {"name": "a", "prepareUnique": true}}).await?,
+        collection_uuid: understood(cluster, database, insert).await?,
+    })
 }
 
-/// Whether the command and its single statement went through; a refusal is the answer "no".
-fn known(tried: Result<Document>) -> Result<bool> {
-    const UUID_MISMATCH: i32 = 361;
-    match tried {
-        Ok(reply) => Ok(reply.get_array("writeErrors").map_or(true, |errors| {
-            errors.iter().filter_map(|e| e.as_document()).all(|e| e.get_i32("code").is_ok_and(|code| code == UUID_MISMATCH))
-        })),
-        Err(error) if error.remedy() == Remedy::Operate && !matches!(error, Error::Forbidden { .. }) => Ok(false),
+async fn understood(cluster: &Cluster, database: &str, command: Document) -> Result<bool> {
+    match cluster.run(database, "trying what the server can do", &command).await {
+        Ok(_) => Ok(true),
+        Err(Error::Refused { code, .. }) => Ok(code == NAMESPACE_NOT_FOUND),
         Err(error) => Err(error),
     }
 }

@@ -1,0 +1,74 @@
+//! What there is to copy: collections made on the target, and split into partitions.
+
+use crate::{
+    catalog::{Entry, State},
+    checkpoint::Store,
+    error::{Error, Result},
+    model::{ClusterTime, CollectionInfo, CollectionKind, Partition, Selection, split_count},
+    source::{CollectionRef, Estimate, Found, Source},
+    target::{Target, park_options},
+};
+
+/// A plan, saved.
+#[derive(Debug)]
+pub struct Planned {
+    /// All collections and views.
+    pub entries: Vec<Entry>,
+    /// What to copy of them.
+    pub partitions: Vec<Partition>,
+    /// The listing shows the source as late as this.
+    pub listed_until: ClusterTime,
+    /// Of everything together.
+    pub estimate: Estimate,
+}
+
+/// Lists the source, makes every selected collection and view on the target, and splits what holds documents.
+///
+/// Each entry is saved before its collection is made, so that a crash leaves none on the target that the
+/// catalog does not name. Nothing of an earlier plan may be left on the target.
+///
+/// # Errors
+/// [`Error::Unsupported`] for what this version cannot replicate, before anything is made.
+pub async fn plan<S: Source, T: Target, C: Store>(source: &S, target: &T, store: &C, selection: &Selection, partition_bytes: u64) -> Result<Planned> {
+    let listed_from = source.operation_time().await?;
+    let selected: Vec<CollectionInfo> = source.collections().await?.into_iter().filter(|c| selection.takes(&c.ns)).collect();
+    if let Some(series) = selected.iter().find(|c| c.kind == CollectionKind::TimeSeries || c.ns.is_buckets()) {
+        return Err(Error::Unsupported {
+            what: "a time-series collection".into(),
+            ns: Some(series.ns.to_string()),
+            hint: "this version does not replicate time series: exclude it with `--exclude`".into(),
+        });
+    }
+    let mut entries: Vec<Entry> = selected.iter().map(|info| entry(info, selection, listed_from)).collect();
+    for entry in entries.iter_mut().filter(|e| !e.is_view()) {
+        if let Found::Here(indexes) = source.indexes(&CollectionRef { ns: entry.ns.clone(), uuid: entry.uuid }).await? {
+            indexes.into_iter().for_each(|spec| entry.want_index(spec));
+        }
+    }
+    let listed_until = source.operation_time().await?;
+    // Views last: the collection beneath should be there, though it need not.
+    entries.sort_by_key(Entry::is_view);
+    store.save_entries(&entries).await?;
+    for entry in &mut entries {
+        let (at_once, _) = park_options(&entry.options);
+        entry.target_uuid = target.create(&entry.target, &at_once).await?;
+    }
+    store.save_entries(&entries).await?;
+    let (mut partitions, mut total) = (Vec::new(), Estimate::default());
+    for entry in entries.iter().filter(|e| e.state == State::Copying) {
+        let of = CollectionRef { ns: entry.ns.clone(), uuid: entry.uuid };
+        let estimate = source.estimate(&of).await?;
+        total.documents += estimate.documents;
+        total.bytes += estimate.bytes;
+        // A capped collection keeps the order of insertion: one reader, one writer.
+        let parts = if entry.capped { 1 } else { split_count(estimate.bytes, partition_bytes) };
+        partitions.extend(Partition::cover(entry.uuid, source.split(&of, parts).await?));
+    }
+    store.save_partitions(&partitions).await?;
+    Ok(Planned { entries, partitions, listed_until, estimate: total })
+}
+
+fn entry(info: &CollectionInfo, selection: &Selection, at: ClusterTime) -> Entry {
+    let state = if info.kind == CollectionKind::View { State::Complete } else { State::Copying };
+    Entry::new(info, selection.target_of(&info.ns), state, at)
+}

@@ -1,0 +1,111 @@
+//! From facts to a verdict: which conditions of a cutover hold. Pure; all of them are told at once.
+
+use crate::model::{ClusterTime, Gate, Phase, UnfinishedIndex};
+
+/// Lag beyond which draining would keep writers waiting.
+const MAX_LAG_SECONDS: f64 = 10.0;
+/// Headroom below which the source's oplog might overtake us while we cut over.
+const MIN_HEADROOM_SECONDS: f64 = 120.0;
+
+/// What the gates are judged by.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    /// How far the data has come.
+    pub phase: Option<Phase>,
+    /// Whether work is going on.
+    pub running: bool,
+    /// Seconds; `None` where it is not known.
+    pub lag_seconds: Option<f64>,
+    /// Seconds; `None` where it is not known.
+    pub headroom_seconds: Option<f64>,
+    /// What the tail has brought to the target.
+    pub applied: ClusterTime,
+    /// The newest time the target may show.
+    pub newest_read: ClusterTime,
+    /// Wanted, but not built.
+    pub unfinished: Vec<UnfinishedIndex>,
+    /// Differences that the last verification left, if there was one.
+    pub differences: Option<u64>,
+}
+
+/// The gates, by the names that metrics know.
+#[must_use]
+pub fn gates(facts: &Facts) -> Vec<Gate> {
+    let seconds = |s: Option<f64>| s.map_or("not known".to_owned(), |s| format!("{s:.0} s"));
+    let phase = facts.phase.as_ref().map_or("not started", Phase::label);
+    let tailing = facts.running && matches!(facts.phase, Some(Phase::Tailing));
+    vec![
+        gate("tailing", tailing, if facts.running { format!("the migration is {phase}") } else { format!("the migration is {phase}, and not running") }),
+        gate("lag", facts.lag_seconds.is_some_and(|s| s <= MAX_LAG_SECONDS), format!("lag is {}; at most {MAX_LAG_SECONDS} s", seconds(facts.lag_seconds))),
+        gate(
+            "consistent",
+            facts.applied >= facts.newest_read,
+            if facts.applied >= facts.newest_read {
+                "the target equals the source as of the tail's position".to_owned()
+            } else {
+                format!("the target shows parts of the source as of {}; the tail is at {}", facts.newest_read, facts.applied)
+            },
+        ),
+        gate("indexes", facts.unfinished.is_empty(), indexes(&facts.unfinished)),
+        // Where the oplog's ends cannot be asked for, this cannot be judged, and is no reason to stay.
+        gate("headroom", facts.headroom_seconds.is_none_or(|s| s >= MIN_HEADROOM_SECONDS), format!("headroom is {}; at least {MIN_HEADROOM_SECONDS} s", seconds(facts.headroom_seconds))),
+        gate(
+            "parity",
+            facts.differences.unwrap_or(0) == 0,
+            match facts.differences {
+                None => "not verified since the start; `mongoferry verify` does it".to_owned(),
+                Some(n) => format!("{n} differences in the last verification"),
+            },
+        ),
+    ]
+}
+
+fn gate(name: &str, open: bool, why: String) -> Gate {
+    Gate { name: name.to_owned(), open, why }
+}
+
+fn indexes(unfinished: &[UnfinishedIndex]) -> String {
+    let Some(first) = unfinished.first() else { return "all indexes are built".to_owned() };
+    let which = format!("`{}` of `{}` is {}", first.name, first.ns, first.state);
+    if unfinished.len() == 1 { which } else { format!("{which}, and {} more are not finished", unfinished.len() - 1) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ready() -> Facts {
+        Facts { phase: Some(Phase::Tailing), running: true, lag_seconds: Some(0.5), headroom_seconds: Some(9000.0), ..Facts::default() }
+    }
+    fn shut(facts: &Facts) -> Vec<String> {
+        gates(facts).into_iter().filter(|g| !g.open).map(|g| g.name).collect()
+    }
+
+    #[test]
+    fn ready_when_everything_holds() {
+        assert!(shut(&ready()).is_empty());
+    }
+
+    #[test]
+    fn each_gate_has_its_own_reason() {
+        let index = UnfinishedIndex { ns: "a.b".into(), name: "x".into(), state: "failed".into(), error: None };
+        for (name, facts) in [
+            ("tailing", Facts { phase: Some(Phase::Copying { start_at: ClusterTime::default() }), ..ready() }),
+            ("tailing", Facts { running: false, ..ready() }),
+            ("lag", Facts { lag_seconds: Some(11.0), ..ready() }),
+            ("lag", Facts { lag_seconds: None, ..ready() }),
+            ("consistent", Facts { newest_read: ClusterTime { t: 9, i: 1 }, ..ready() }),
+            ("indexes", Facts { unfinished: vec![index], ..ready() }),
+            ("headroom", Facts { headroom_seconds: Some(60.0), ..ready() }),
+            ("parity", Facts { differences: Some(1), ..ready() }),
+        ] {
+            assert_eq!(shut(&facts), [name], "{facts:?}");
+        }
+    }
+
+    #[test]
+    fn the_names_are_those_that_metrics_know() {
+        let names: Vec<_> = gates(&ready()).into_iter().map(|g| g.name).collect();
+        assert_eq!(names, crate::observe::GATES);
+    }
+}

@@ -1,0 +1,183 @@
+//! The saga: steps forward within a deadline; when one fails, everything is undone and the tail goes on.
+
+use super::{STEPS, Step};
+use crate::{
+    catalog::Catalog,
+    checkpoint::Store,
+    error::{Error, Result},
+    indexes::{seal, unseal},
+    model::{Activity, ClusterTime, Phase, Selection},
+    observe::Metrics,
+    source::Source,
+    tail::Progress,
+    target::Target,
+    verify,
+};
+use std::{sync::Arc, time::Duration};
+use tokio::{sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+/// Everything a cutover needs.
+#[derive(Debug)]
+pub struct Cutover<S, T, C> {
+    /// Fenced and asked.
+    pub source: S,
+    /// Sealed.
+    pub target: T,
+    /// The target, to be read.
+    pub reader: S,
+    /// Where the saga is noted.
+    pub store: C,
+    /// What is replicated, by UUID.
+    pub catalog: Catalog,
+    /// What is replicated, by name.
+    pub selection: Selection,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// How far the tail is.
+    pub progress: watch::Receiver<Progress>,
+    /// The operator's word that nobody writes: the source is not fenced by us.
+    pub writes_stopped: bool,
+    /// Told of each step as it begins.
+    pub step: watch::Sender<Option<Step>>,
+    /// How both sides are compared.
+    pub compare: verify::Settings,
+    /// Fires when the tail ends: there is nothing to wait for then.
+    pub stop: CancellationToken,
+}
+
+/// How a cutover ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// Handed over.
+    Committed {
+        /// The last source time that reached the target.
+        fence: ClusterTime,
+        /// For how long writes were blocked by us until the commit; they stay blocked.
+        blocked: Option<Duration>,
+    },
+    /// Nothing has changed: the source is writable, the tail goes on.
+    Undone {
+        /// The step that failed.
+        step: Step,
+        /// Why, for people.
+        reason: String,
+        /// For how long writes were blocked by us.
+        blocked: Option<Duration>,
+    },
+}
+
+/// What a saga gathers on its way.
+#[derive(Debug)]
+struct Run {
+    deadline: Instant,
+    fence: ClusterTime,
+    fenced_at: Option<Instant>,
+    /// Events read when the tail had passed the fence.
+    events: u64,
+}
+
+/// A step's own "no", apart from errors.
+type Verdict = std::result::Result<(), String>;
+
+impl<S: Source, T: Target, C: Store> Cutover<S, T, C> {
+    /// Runs to its end within `timeout`, one way or the other. Gates are judged before, by the caller.
+    ///
+    /// # Errors
+    /// Only where the undoing failed: the source may still be fenced. It is noted in the record, and a restart
+    /// or `abort` lifts it.
+    ///
+    /// # Cancel safety
+    /// Not to be dropped half way.
+    pub async fn run(mut self, timeout: Duration) -> Result<Outcome> {
+        let mut run = Run { deadline: Instant::now() + timeout, fence: ClusterTime::default(), fenced_at: None, events: 0 };
+        for (n, step) in STEPS.into_iter().enumerate() {
+            self.step.send_replace(Some(step));
+            tracing::info!(step = step.label(), "cutover");
+            let verdict = match self.forward(step, &mut run).await {
+                Ok(verdict) => verdict,
+                Err(error) => Err(error.story()),
+            };
+            let late = step < Step::Commit && Instant::now() > run.deadline;
+            let verdict = if late { verdict.and_then(|()| Err(format!("the time of {timeout:?} is up"))) } else { verdict };
+            if let Err(reason) = verdict {
+                tracing::warn!(step = step.label(), reason, "cutover undone");
+                for done in STEPS[..=n].iter().rev() {
+                    self.undo(*done).await?;
+                }
+                return Ok(Outcome::Undone { step, reason, blocked: run.fenced_at.map(|at| at.elapsed()) });
+            }
+        }
+        Ok(Outcome::Committed { fence: run.fence, blocked: run.fenced_at.map(|at| at.elapsed()) })
+    }
+
+    async fn forward(&mut self, step: Step, run: &mut Run) -> Result<Verdict> {
+        match step {
+            Step::Begin => self.store.save_phase(&Phase::CuttingOver, &Activity::Running).await?,
+            Step::Fence if self.writes_stopped => {}
+            Step::Fence => {
+                // Noted first: a crash between the two only lifts a fence that is not there.
+                self.store.save_fenced(true).await?;
+                run.fenced_at = Some(Instant::now());
+                self.source.block_writes(true).await?;
+            }
+            Step::Drain => {
+                let (fence, verdict) = self.drain(run.deadline).await?;
+                run.fence = fence;
+                run.events = self.metrics.events_read_total();
+                return Ok(verdict);
+            }
+            Step::Recheck => return self.compare(true).await,
+            Step::Seal => drop(seal(&self.source, &self.target, &self.catalog).await?),
+            Step::Confirm => {
+                let (fence, verdict) = self.drain(run.deadline).await?;
+                run.fence = fence;
+                let behind = self.metrics.events_read_total() - run.events;
+                if verdict.is_ok() && behind > 0 {
+                    return Ok(Err(format!("{behind} changes came from the source behind the fence: somebody still writes to it")));
+                }
+                return if verdict.is_ok() { self.compare(false).await } else { Ok(verdict) };
+            }
+            Step::Commit => self.store.save_phase(&Phase::Committed { fence: run.fence }, &Activity::Running).await?,
+        }
+        Ok(Ok(()))
+    }
+
+    async fn undo(&self, step: Step) -> Result<()> {
+        match step {
+            Step::Seal => unseal(&self.target, &self.catalog).await,
+            Step::Fence if !self.writes_stopped => {
+                self.source.block_writes(false).await?;
+                self.store.save_fenced(false).await
+            }
+            Step::Begin => self.store.save_phase(&Phase::Tailing, &Activity::Running).await,
+            Step::Fence | Step::Drain | Step::Recheck | Step::Confirm | Step::Commit => Ok(()),
+        }
+    }
+
+    /// A challenge: a note in the source's oplog, and the tail must pass it.
+    async fn drain(&mut self, deadline: Instant) -> Result<(ClusterTime, Verdict)> {
+        let challenge = format!("cutover {:016x}", rand::random::<u64>());
+        let fence = match self.source.note(&challenge).await {
+            // Without the privilege the server's own note comes within ten seconds.
+            Err(Error::Forbidden { .. }) => self.source.operation_time().await?,
+            other => other?,
+        };
+        let mut progress = self.progress.clone();
+        let passed = progress.wait_for(|p| p.applied >= fence);
+        match tokio::time::timeout_at(deadline, self.stop.run_until_cancelled(passed)).await {
+            Ok(Some(Ok(_))) => Ok((fence, Ok(()))),
+            Ok(Some(Err(_)) | None) => Ok((fence, Err("the tail ended".to_owned()))),
+            Err(_) => Ok((fence, Err(format!("the tail did not reach the fence {fence} in time; it is at {}", self.progress.borrow().applied)))),
+        }
+    }
+
+    async fn compare(&self, parked: bool) -> Result<Verdict> {
+        let report = verify::structure_only(&self.source, &self.reader, &self.selection, &verify::Settings { parked, live: true, ..self.compare.clone() }, &self.stop).await?;
+        if report.equal {
+            return Ok(Ok(()));
+        }
+        let first = report.differences.first().map(|d| format!("`{}`: {} {}", d.ns, d.kind.label(), d.detail)).unwrap_or_default();
+        Ok(Err(format!("source and target differ in {} places, the first is {first}", report.differences.len())))
+    }
+}

@@ -1,0 +1,170 @@
+//! What is known of the running migration, in one place, and the snapshot made of it.
+
+use crate::{
+    catalog::{Catalog, State},
+    copy::Counts,
+    cutover::{Facts, Step, gates},
+    model::{Activity, ClusterTime, CopyStatus, CutoverStatus, EventStatus, InFlightStatus, Phase, Status, Verb, permits},
+    observe::Metrics,
+    race::Race,
+    source::{Estimate, OplogWindow},
+    tail::{Progress, Room},
+};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::{sync::watch, time::Instant};
+
+/// What only the job knows. Changed by the job, read for snapshots.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub migration: String,
+    pub phase: Phase,
+    pub activity: Activity,
+    pub estimate: Estimate,
+    /// Copied by earlier runs: documents and bytes.
+    pub before: (u64, u64),
+    /// The source's clock, and when we looked at it.
+    pub source_time: Option<(ClusterTime, Instant)>,
+    pub window: Option<OplogWindow>,
+    pub room: Option<Room>,
+    /// Differences of the last verification.
+    pub differences: Option<u64>,
+    pub cutover: CutoverStatus,
+    pub step: Option<Step>,
+}
+
+/// The board. Cheap to clone; all clones are one.
+#[derive(Debug, Clone)]
+pub(super) struct Board {
+    known: Arc<Mutex<Known>>,
+    pub catalog: Catalog,
+    pub race: Race,
+    pub metrics: Arc<Metrics>,
+    pub progress: watch::Sender<Progress>,
+    /// Partitions waiting, running and done.
+    pub partitions: watch::Sender<Counts>,
+    status: watch::Sender<Status>,
+}
+
+impl Board {
+    pub(super) fn new(known: Known, catalog: Catalog, metrics: Arc<Metrics>, resume: ClusterTime, status: watch::Sender<Status>) -> Self {
+        let progress = watch::Sender::new(Progress { applied: resume, resume, saved_at: None });
+        Self { known: Arc::new(Mutex::new(known)), catalog, race: Race::default(), metrics, progress, partitions: watch::Sender::default(), status }
+    }
+
+    pub(super) fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        self.known().phase.clone()
+    }
+
+    pub(super) fn activity(&self) -> Activity {
+        self.known().activity.clone()
+    }
+
+    pub(super) fn facts(&self) -> Facts {
+        let progress = *self.progress.borrow();
+        let lag_seconds = self.lag();
+        let known = self.known();
+        Facts {
+            phase: Some(known.phase.clone()),
+            running: matches!(known.activity, Activity::Running),
+            lag_seconds,
+            headroom_seconds: headroom(&known, progress.resume),
+            applied: progress.applied,
+            newest_read: self.race.newest_read(),
+            unfinished: self.catalog.unfinished_indexes(),
+            differences: known.differences,
+        }
+    }
+
+    /// Seconds between the source's clock as last seen, carried on to now, and the frontier.
+    fn lag(&self) -> Option<f64> {
+        let (newest, at) = self.known().source_time?;
+        let applied = self.progress.borrow().applied;
+        let seen = f64::from(newest.seconds_since(applied));
+        // While the source does not answer, its clock still runs.
+        let unseen = at.elapsed().saturating_sub(super::sample::EVERY * 3).as_secs_f64();
+        Some(seen + unseen)
+    }
+
+    /// Makes the snapshot and shows it everywhere.
+    pub(super) fn publish(&self) {
+        let status = self.snapshot();
+        self.metrics.show(&status);
+        self.status.send_replace(status);
+    }
+
+    pub(super) fn snapshot(&self) -> Status {
+        let facts = self.facts();
+        let gates = gates(&facts);
+        let progress = *self.progress.borrow();
+        let known = self.known();
+        let (reason, remedy, exit_code) = match &known.activity {
+            Activity::Running => (None, None, None),
+            Activity::Paused { by } => (Some(format!("paused by {by}")), Some("`mongoferry resume` goes on".to_owned()), None),
+            Activity::Halted { reason, remedy, exit_code } => (Some(reason.clone()), Some(remedy.clone()), Some(*exit_code)),
+        };
+        let (in_flight, limit) = known.room.as_ref().map_or((0, 0), Room::in_flight);
+        let m = &self.metrics;
+        let (bytes, limit_bytes) = (in_flight, limit);
+        let (partitions, living) = (*self.partitions.borrow(), self.catalog.living());
+        let permitted = Verb::ALL.into_iter().filter(|verb| permits(&known.phase, &known.activity, *verb));
+        Status {
+            format: 1,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            migration: known.migration.clone(),
+            phase: known.phase.label().to_owned(),
+            activity: known.activity.label().to_owned(),
+            reason,
+            remedy,
+            exit_code,
+            can_cut_over: gates.iter().all(|g| g.open),
+            can_write_to_target: matches!(known.phase, Phase::Committed { .. }),
+            gates,
+            lag_seconds: facts.lag_seconds,
+            headroom_seconds: facts.headroom_seconds,
+            oplog_window_seconds: known.window.map(|w| f64::from(w.newest.seconds_since(w.oldest))),
+            checkpoint_age_seconds: progress.saved_at.map(|at| at.elapsed().as_secs_f64()),
+            applied_cluster_time: Some(progress.applied),
+            source_cluster_time: known.source_time.map(|(t, _)| t),
+            resume_cluster_time: Some(progress.resume),
+            copy: CopyStatus {
+                documents: known.before.0 + m.copied_documents() + m.already_there_documents(),
+                bytes: known.before.1 + m.copied_bytes(),
+                estimated_documents: known.estimate.documents,
+                estimated_bytes: known.estimate.bytes,
+                already_there: m.already_there_documents(),
+                reread: m.reread_documents(),
+                partitions_done: partitions.done,
+                partitions: partitions.waiting + partitions.running + partitions.done,
+                collections_done: living.iter().filter(|c| c.entry().state == State::Complete).count() as u64,
+                collections: living.len() as u64,
+            },
+            events: EventStatus {
+                read: m.events_read_total(),
+                applied: m.events_applied_total(),
+                ddl: m.events_applied(crate::observe::AppliedOp::Ddl),
+                reread: m.events_applied(crate::observe::AppliedOp::Reread),
+            },
+            in_flight: InFlightStatus { bytes, limit_bytes },
+            retries: m.retries_total(),
+            unfinished_indexes: facts.unfinished,
+            cutover: (known.cutover != CutoverStatus::default()).then(|| known.cutover.clone()),
+            permitted: permitted.map(|verb| verb.label().to_owned()).collect(),
+        }
+    }
+}
+
+/// Seconds until the oplog's oldest entry would be younger than the resume point.
+fn headroom(known: &Known, resume: ClusterTime) -> Option<f64> {
+    let window = known.window?;
+    Some(f64::from(resume.seconds_since(window.oldest)))
+}
+
+/// How long a question of the start may be repeated before somebody is told.
+pub(super) const START_DEADLINE: Duration = Duration::from_secs(20);

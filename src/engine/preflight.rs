@@ -1,0 +1,268 @@
+//! Everything that can be known before anything is written: each finding with what to do about it.
+
+use super::{
+    board::START_DEADLINE,
+    connect::Clusters,
+    privileges,
+};
+use crate::{
+    checkpoint::{MongoStore, Record},
+    config::Config,
+    error::{Error, Result},
+    model::{CollectionInfo, CollectionKind, Fingerprint, Namespace, Phase, Side},
+    mongo::{Cluster, Topology},
+    observe::Metrics,
+    source::{CollectionRef, Source, mongo::probe_stream},
+    target::{Target, mongo::Features},
+};
+use bson::doc;
+use serde::Serialize;
+use std::{collections::BTreeMap, sync::Arc};
+use tokio_util::sync::CancellationToken;
+
+/// What a preflight found.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct CheckReport {
+    /// All findings.
+    pub findings: Vec<Finding>,
+    /// Namespace, documents and bytes, as the source estimates them.
+    pub collections: Vec<(String, u64, u64)>,
+}
+
+/// How bad.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// Fine.
+    Ok,
+    /// Worth knowing.
+    Warning,
+    /// In the way.
+    Error,
+}
+
+/// One finding.
+#[derive(Debug, Clone, Serialize)]
+pub struct Finding {
+    /// How bad.
+    pub level: Level,
+    /// What was found.
+    pub what: String,
+    /// What to do.
+    pub hint: Option<String>,
+    /// Exit code that goes with an error.
+    pub exit_code: u8,
+}
+
+/// What the preflight learnt, for the start.
+#[derive(Debug)]
+pub(super) struct Inspected {
+    pub report: CheckReport,
+    pub errors: Vec<Error>,
+    pub record: Option<Record>,
+    pub fingerprint: Option<Fingerprint>,
+    pub features: Option<Features>,
+    /// Selected namespaces that the target already has, under their target's names.
+    pub occupied: Vec<Namespace>,
+}
+
+/// The verb `check`: looks, and writes nothing.
+///
+/// # Errors
+/// Only where not even looking was possible; what is in the way is a finding.
+pub async fn check(config: &Config) -> Result<CheckReport> {
+    let (metrics, stop) = (Arc::new(Metrics::new()), CancellationToken::new());
+    let clusters = Clusters::connect(config, &metrics, &stop).await?;
+    let mut inspected = inspect(config, &clusters.hasty(START_DEADLINE)).await;
+    if inspected.errors.is_empty() {
+        inspected.sizes(config, &clusters).await?;
+    }
+    clusters.close().await;
+    Ok(inspected.report)
+}
+
+/// Looks at everything that the errors so far allow to look at.
+pub(super) async fn inspect(config: &Config, clusters: &Clusters) -> Inspected {
+    let mut seen = Inspected { report: CheckReport::default(), errors: Vec::new(), record: None, fingerprint: None, features: None, occupied: Vec::new() };
+    let (source, target) = (clusters.source.cluster(), clusters.target.cluster());
+    let (ids, writable) = (seen.identity(source).await, seen.identity(target).await);
+    let (Some(source_id), Some(target_id)) = (ids, writable) else { return seen };
+    if source_id == target_id {
+        seen.error(Error::BadConfig { field: "--target".into(), problem: "is the same cluster as `--source`".into(), hint: Some("give two different clusters".into()) });
+        return seen;
+    }
+    let (include, exclude, rename) = config.selection.describe();
+    seen.fingerprint = Some(Fingerprint { source: source_id, target: target_id, include, exclude, rename });
+    for outcome in [seen.privileges(source).await, seen.privileges(target).await, seen.abilities(config, clusters).await, seen.metadata(config, clusters).await] {
+        seen.note(outcome);
+    }
+    if seen.errors.is_empty() {
+        let outcome = seen.namespaces(config, clusters).await;
+        seen.note(outcome);
+        let outcome = seen.oplog(clusters).await;
+        seen.note(outcome);
+    }
+    seen
+}
+
+impl Inspected {
+    fn finding(&mut self, level: Level, what: impl Into<String>, hint: Option<&str>) {
+        self.report.findings.push(Finding { level, what: what.into(), hint: hint.map(str::to_owned), exit_code: 0 });
+    }
+
+    fn error(&mut self, error: Error) {
+        self.report.findings.push(Finding { level: Level::Error, what: error.story(), hint: error.hint(), exit_code: error.exit_code() });
+        self.errors.push(error);
+    }
+
+    fn note(&mut self, outcome: Result<()>) {
+        if let Err(error) = outcome {
+            self.error(error);
+        }
+    }
+
+    /// Reaches the cluster, and learns its id where it can take part.
+    async fn identity(&mut self, cluster: &Cluster) -> Option<String> {
+        match identity(cluster).await {
+            Ok(id) => {
+                self.finding(Level::Ok, format!("the {} is a replica set and answers", cluster.side()), None);
+                Some(id)
+            }
+            Err(error) => {
+                self.error(error);
+                None
+            }
+        }
+    }
+
+    async fn privileges(&mut self, cluster: &Cluster) -> Result<()> {
+        let side = cluster.side();
+        if let Some((actions, command)) = privileges::missing(cluster).await? {
+            return Err(Error::UnfitCluster { side, problem: format!("does not allow its user: {}", actions.join(", ")), hint: format!("grant it in mongosh: {command}") });
+        }
+        self.finding(Level::Ok, format!("the user of the {side} has the privileges"), None);
+        Ok(())
+    }
+
+    async fn abilities(&mut self, config: &Config, clusters: &Clusters) -> Result<()> {
+        probe_stream(clusters.source.cluster()).await?;
+        self.finding(Level::Ok, "the source has change streams with expanded events", None);
+        let features = clusters.target.probe(&config.metadata_database).await?;
+        if !features.collection_uuid || !features.convert_unique {
+            return Err(Error::UnfitCluster { side: Side::Target, problem: "is older than 6.0: it cannot check a collection's identity or convert indexes".into(), hint: "upgrade the target to MongoDB 6.0 or newer".into() });
+        }
+        if features.raw_diffs {
+            self.finding(Level::Ok, "updates are applied by their raw diffs", None);
+        } else {
+            self.finding(Level::Warning, "the target does not apply raw diffs: every updated document is read again from the source", None);
+        }
+        self.features = Some(features);
+        match clusters.source.writes_blocked().await? {
+            None => self.finding(Level::Warning, "the source cannot block writes of users", Some("stop writers yourself before `mongoferry cutover --writes-stopped`")),
+            Some(true) => self.finding(Level::Warning, "writes of users are blocked on the source", None),
+            Some(false) => {}
+        }
+        Ok(())
+    }
+
+    async fn metadata(&mut self, config: &Config, clusters: &Clusters) -> Result<()> {
+        if config.restart_from_scratch {
+            return Ok(());
+        }
+        let store = MongoStore::new(clusters.target.cluster().clone(), &config.metadata_database);
+        self.record = store.load().await?;
+        let (Some(record), Some(ours)) = (&self.record, &self.fingerprint) else { return Ok(()) };
+        let differences = ours.differences(&record.fingerprint);
+        if !differences.is_empty() {
+            return Err(Error::ForeignMetadata {
+                database: config.metadata_database.clone(),
+                problem: format!("is of a migration with other options: {}", differences.join("; ")),
+                hint: "go on with the options of the first start; or keep this migration apart with another `--metadata-database`; or begin anew with `--restart-from-scratch`".into(),
+            });
+        }
+        let what = format!("goes on with the migration {}, which is {}", record.id, record.phase.label());
+        self.finding(Level::Ok, what, None);
+        Ok(())
+    }
+
+    async fn namespaces(&mut self, config: &Config, clusters: &Clusters) -> Result<()> {
+        let listed = clusters.source.collections().await?;
+        let existing: Vec<Namespace> = listed.iter().map(|c| c.ns.clone()).collect();
+        if self.record.is_none() {
+            if let Some(unknown) = config.selection.unknown(&existing).into_iter().next() {
+                let nearest = unknown.nearest.map_or("`mongoferry check` without filters lists what there is".to_owned(), |n| format!("did you mean `{n}`?"));
+                return Err(Error::BadConfig { field: unknown.written, problem: "matches nothing on the source".into(), hint: Some(nearest) });
+            }
+        }
+        let selected: Vec<&CollectionInfo> = listed.iter().filter(|c| config.selection.takes(&c.ns)).collect();
+        if let Some(series) = selected.iter().find(|c| c.kind == CollectionKind::TimeSeries) {
+            return Err(Error::Unsupported { what: "a time-series collection".into(), ns: Some(series.ns.to_string()), hint: "this version does not replicate time series: exclude it with `--exclude`".into() });
+        }
+        let mut by_target: BTreeMap<Namespace, &Namespace> = BTreeMap::new();
+        for c in &selected {
+            if let Some(other) = by_target.insert(config.selection.target_of(&c.ns), &c.ns) {
+                return Err(Error::BadConfig { field: "--rename".into(), problem: format!("gives `{other}` and `{}` the same name on the target", c.ns), hint: None });
+            }
+        }
+        let there = clusters.target.collections().await?;
+        self.occupied = there.into_iter().map(|c| c.ns).filter(|ns| by_target.contains_key(ns)).collect();
+        if self.record.is_none() && !self.occupied.is_empty() && !config.drop_target_namespaces {
+            return Err(Error::TargetNotEmpty { namespaces: self.occupied.iter().map(ToString::to_string).collect() });
+        }
+        self.finding(Level::Ok, format!("{} collections and views are selected", selected.len()), None);
+        Ok(())
+    }
+
+    async fn oplog(&mut self, clusters: &Clusters) -> Result<()> {
+        let Some(window) = clusters.source.oplog_window().await? else {
+            self.finding(Level::Warning, "the ends of the source's oplog cannot be asked for", Some("grant `clusterMonitor` on the source, else headroom is not watched"));
+            return Ok(());
+        };
+        let started = self.record.as_ref().filter(|r| !matches!(r.phase, Phase::Planned | Phase::Committed { .. }));
+        if let Some(record) = started.filter(|r| r.resume_time < window.oldest) {
+            return Err(Error::PositionLost { wanted: record.resume_time, oldest: Some(window.oldest) });
+        }
+        let seconds = window.newest.seconds_since(window.oldest);
+        // A young source has a short oplog because nothing has happened yet; a long run of it is what counts.
+        if seconds < 600 {
+            self.finding(Level::Warning, format!("the oplog of the source reaches back {seconds} s"), Some("enlarge it with `replSetResizeOplog` if it is full: it bounds how long mongoferry may be away"));
+        } else {
+            self.finding(Level::Ok, format!("the oplog of the source reaches back {seconds} s"), None);
+        }
+        Ok(())
+    }
+
+    async fn sizes(&mut self, config: &Config, clusters: &Clusters) -> Result<()> {
+        for info in clusters.source.collections().await? {
+            let (true, Some(uuid)) = (config.selection.takes(&info.ns), info.uuid) else { continue };
+            let estimate = clusters.source.estimate(&CollectionRef { ns: info.ns.clone(), uuid }).await?;
+            self.report.collections.push((info.ns.to_string(), estimate.documents, estimate.bytes));
+        }
+        Ok(())
+    }
+}
+
+/// The id that a replica set got when it was initiated.
+async fn identity(cluster: &Cluster) -> Result<String> {
+    let side = cluster.side();
+    match cluster.topology().await? {
+        Topology::ReplicaSet => {}
+        Topology::Standalone => {
+            return Err(Error::UnfitCluster {
+                side,
+                problem: "is a standalone server: it has no oplog, so no change streams and no majority".into(),
+                hint: "make it a replica set: restart mongod with `--replSet rs0`, then run `rs.initiate()` in mongosh, and add `replicaSet=rs0` to the connection string".into(),
+            });
+        }
+        Topology::Sharded => {
+            return Err(Error::UnfitCluster { side, problem: "is sharded, which this version does not support".into(), hint: "use replica sets on both sides".into() });
+        }
+    }
+    let reply = cluster.run("admin", "asking for the configuration of the replica set", &doc! {"replSetGetConfig": 1}).await?;
+    let settings = reply.get_document("config").and_then(|c| c.get_document("settings"));
+    settings.and_then(|s| s.get_object_id("replicaSetId")).map(|id| id.to_hex()).map_err(|_| Error::UnfitCluster {
+        side,
+        problem: "does not tell the id of its replica set".into(),
+        hint: "initiate the replica set again with MongoDB 4.0 or newer".into(),
+    })
+}

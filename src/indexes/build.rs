@@ -1,0 +1,161 @@
+//! The builder: compares what is wanted with what is there, and builds the rest.
+
+use super::park;
+use crate::{
+    catalog::{Catalog, Collection, State},
+    error::{Error, Remedy, Result},
+    model::IndexSpec,
+    observe::Metrics,
+    target::Target,
+    tasks::{first_error, panicked},
+};
+use std::{collections::BTreeSet, sync::Arc};
+use tokio::{
+    sync::{Notify, Semaphore},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+/// IndexOptionsConflict: the same keys and options under another name, which a unique and a plain index become
+/// when parked. It is built at the seal, in its own form.
+const OPTIONS_CONFLICT: i32 = 85;
+
+/// Builds wanted indexes beside copy and tail.
+#[derive(Debug, Clone)]
+pub struct Builder<T> {
+    /// Written to.
+    pub target: T,
+    /// What is wanted.
+    pub catalog: Catalog,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Rung when something changed.
+    pub changed: Arc<Notify>,
+    /// Builds at the same time.
+    pub builds: Arc<Semaphore>,
+    /// Whether indexes come before the data.
+    pub before_data: bool,
+}
+
+impl<T: Target> Builder<T> {
+    /// Finds out what is there already: after a start nothing is known.
+    ///
+    /// # Errors
+    /// As classified.
+    pub async fn look(&self) -> Result<()> {
+        for collection in self.catalog.living().into_iter().filter(|c| !c.entry().indexes.is_empty()) {
+            let target = collection.entry().target.clone();
+            let there: BTreeSet<String> = self.target.indexes(&target).await?.iter().map(|spec| spec.name().to_owned()).collect();
+            let mut entry = collection.entry_mut();
+            entry.built = entry.indexes.keys().filter(|name| there.contains(*name)).cloned().collect();
+            entry.failed.clear();
+        }
+        Ok(())
+    }
+
+    /// Builds until `stop` fires. Builds under way are waited for.
+    ///
+    /// # Errors
+    /// Only such as concern the whole cluster; an index that cannot be built is noted in the catalog.
+    pub async fn run(self, stop: CancellationToken) -> Result<()> {
+        self.look().await?;
+        let mut tasks: JoinSet<Result<()>> = JoinSet::new();
+        let mut busy: BTreeSet<_> = BTreeSet::new();
+        let (finished, mut endings) = tokio::sync::mpsc::unbounded_channel();
+        while !stop.is_cancelled() {
+            for collection in self.catalog.living() {
+                let uuid = collection.uuid();
+                if busy.contains(&uuid) || self.wanted(&collection).is_empty() {
+                    continue;
+                }
+                busy.insert(uuid);
+                let (builder, finished) = (self.clone(), finished.clone());
+                tasks.spawn(async move {
+                    let built = builder.build(&collection).await;
+                    // Nobody listens any more when the builder is stopping.
+                    let _ = finished.send(uuid);
+                    built
+                });
+            }
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                Some(uuid) = endings.recv() => { busy.remove(&uuid); }
+                Some(ended) = tasks.join_next() => ended.unwrap_or_else(|panic| Err(panicked(&panic)))?,
+                () = self.changed.notified() => {}
+            }
+        }
+        first_error(tasks, &stop).await
+    }
+
+    /// Builds one collection's indexes and waits for them, as before its data comes.
+    ///
+    /// # Errors
+    /// As [`Builder::run`].
+    pub async fn build(&self, collection: &Arc<Collection>) -> Result<()> {
+        let Ok(_place) = self.builds.acquire().await else { return Ok(()) };
+        let specs = self.wanted(collection);
+        let Some(to) = collection.on_target() else { return Ok(()) };
+        let parked: Vec<IndexSpec> = specs.iter().map(park).collect();
+        let building = self.metrics.index_build();
+        tracing::info!(ns = %to.ns, indexes = specs.len(), "building indexes");
+        let built = self.target.create_indexes(&to.ns, &parked).await;
+        drop(building);
+        match built {
+            Ok(()) => specs.iter().for_each(|spec| note_built(collection, spec)),
+            Err(error) if transient(&error) => return Err(error),
+            Err(_) if specs.len() > 1 => {
+                // One of them is in the way of all: each for itself.
+                for spec in &specs {
+                    self.build_one(collection, &to.ns, spec).await?;
+                }
+            }
+            Err(error) => note_failed(collection, &specs[0], &error),
+        }
+        Ok(())
+    }
+
+    async fn build_one(&self, collection: &Collection, ns: &crate::model::Namespace, spec: &IndexSpec) -> Result<()> {
+        let _building = self.metrics.index_build();
+        match self.target.create_indexes(ns, &[park(spec)]).await {
+            Ok(()) => note_built(collection, spec),
+            Err(error) if transient(&error) => return Err(error),
+            Err(error) => note_failed(collection, spec, &error),
+        }
+        Ok(())
+    }
+
+    fn wanted(&self, collection: &Collection) -> Vec<IndexSpec> {
+        let entry = collection.entry();
+        let ready = entry.state == State::Complete || (self.before_data && entry.state == State::Copying);
+        if !ready || entry.target_uuid.is_none() {
+            return Vec::new();
+        }
+        entry.missing_indexes().into_iter().filter(|spec| !entry.failed.contains_key(spec.name())).collect()
+    }
+}
+
+fn transient(error: &Error) -> bool {
+    matches!(error.remedy(), Remedy::Retry | Remedy::Nothing)
+}
+
+/// Unless it was dropped, or made otherwise, while it was built.
+fn note_built(collection: &Collection, spec: &IndexSpec) {
+    let mut entry = collection.entry_mut();
+    if entry.indexes.get(spec.name()) == Some(spec) {
+        entry.built.insert(spec.name().to_owned());
+    }
+}
+
+fn note_failed(collection: &Collection, spec: &IndexSpec, error: &Error) {
+    let mut entry = collection.entry_mut();
+    if entry.indexes.get(spec.name()) != Some(spec) {
+        return;
+    }
+    if error.code() == Some(OPTIONS_CONFLICT) {
+        entry.built.insert(spec.name().to_owned());
+        return;
+    }
+    tracing::warn!(ns = %entry.ns, index = spec.name(), error = error.story(), "an index cannot be built");
+    entry.failed.insert(spec.name().to_owned(), error.story());
+}

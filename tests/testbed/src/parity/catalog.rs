@@ -1,0 +1,87 @@
+//! Collections and indexes as the servers list them, less what may rightly differ.
+
+use std::collections::BTreeMap;
+
+use mongodb::Client;
+use mongodb::bson::{RawDocument, RawDocumentBuf, rawdoc};
+
+use super::Name;
+use super::reader::Reader;
+use crate::{Error, Result};
+
+/// A collection, a view or a time series.
+pub struct Collection {
+    /// Its type, options and `_id` index.
+    pub entry: RawDocumentBuf,
+    /// Views and time series show what other collections store.
+    pub stores_documents: bool,
+    /// Sorted by `_id` itself, without an index on it.
+    pub clustered: bool,
+}
+
+/// All user collections, by name.
+pub async fn collections(client: &Client) -> Result<BTreeMap<Name, Collection>> {
+    let mut found = BTreeMap::new();
+    for database in client.list_database_names().await? {
+        if matches!(database.as_str(), "admin" | "local" | "config") || database.starts_with("__mdb_internal") {
+            continue;
+        }
+        let command = rawdoc! { "listCollections": 1, "cursor": {} };
+        for entry in Reader::open(client, &database, "$cmd.listCollections", command).await?.all().await? {
+            let name = entry.get_str("name").map_err(bad)?.to_string();
+            if is_data(&name) {
+                found.insert((database.clone(), name), collection(&entry)?);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The indexes of a collection, by name.
+pub async fn indexes(client: &Client, (database, name): &Name) -> Result<BTreeMap<String, RawDocumentBuf>> {
+    let command = rawdoc! { "listIndexes": name.as_str(), "cursor": {} };
+    let mut found = BTreeMap::new();
+    for index in Reader::open(client, database, name, command).await?.all().await? {
+        let name = index.get_str("name").map_err(bad)?.to_string();
+        found.insert(name, without_namespace(&index)?);
+    }
+    Ok(found)
+}
+
+fn is_data(name: &str) -> bool {
+    !name.starts_with("system.") || name == "system.js" || name.starts_with("system.buckets.")
+}
+
+fn collection(entry: &RawDocument) -> Result<Collection> {
+    let mut kept = RawDocumentBuf::new();
+    for field in ["type", "options"] {
+        if let Some(value) = entry.get(field).map_err(bad)? {
+            kept.append(mongodb::bson::raw::CString::try_from(field)?, value);
+        }
+    }
+    if let Ok(index) = entry.get_document("idIndex") {
+        kept.append(mongodb::bson::raw::cstr!("idIndex"), without_namespace(index)?);
+    }
+    let options = entry.get_document("options").map_err(bad)?;
+    Ok(Collection {
+        stores_documents: entry.get_str("type").map_err(bad)? == "collection",
+        clustered: options.get("clusteredIndex").map_err(bad)?.is_some(),
+        entry: kept,
+    })
+}
+
+/// Old servers put the namespace into index specifications, and it differs when a collection is renamed on the way.
+fn without_namespace(index: &RawDocument) -> Result<RawDocumentBuf> {
+    let mut kept = RawDocumentBuf::new();
+    for field in index {
+        let (key, value) = field.map_err(bad)?;
+        if key.as_str() != "ns" {
+            kept.append(key, value);
+        }
+    }
+    Ok(kept)
+}
+
+fn bad(error: impl std::fmt::Display) -> Error {
+    Error::BadReply(error.to_string())
+}
