@@ -49,7 +49,11 @@ struct Confirmed {
 }
 
 /// Copies the rest of a partition.
-pub(super) async fn copy<S: Source, T: Target, C: Store>(copy: &Copy<S, T, C>, partition: Partition, stop: &CancellationToken) -> Result<End> {
+pub(super) async fn copy<S: Source, T: Target, C: Store>(
+    copy: &Copy<S, T, C>,
+    partition: Partition,
+    stop: &CancellationToken,
+) -> Result<End> {
     let Some(collection) = copy.catalog.find(partition.id.collection) else { return Ok(End::Done) };
     let mut worker = Worker { copy, collection, partition, unsaved: Vec::new(), saved_at: Instant::now(), failures: 0 };
     loop {
@@ -57,7 +61,11 @@ pub(super) async fn copy<S: Source, T: Target, C: Store>(copy: &Copy<S, T, C>, p
             // Only the scan's own failures come here; the cursor is opened again behind what is durable.
             Err(error) if error.remedy() == Remedy::Retry && worker.failures < MAX_FAILURES => {
                 worker.failures += 1;
-                tracing::debug!(error = error.story(), partition = worker.partition.id.number, "reading a partition again from its last durable key");
+                tracing::debug!(
+                    error = error.story(),
+                    partition = worker.partition.id.number,
+                    "reading a partition again from its last durable key"
+                );
                 if stop.run_until_cancelled(tokio::time::sleep(Duration::from_millis(100) * worker.failures)).await.is_none() {
                     return Ok(End::Stopped);
                 }
@@ -105,7 +113,16 @@ impl<S: Source, T: Target, C: Store> Worker<'_, S, T, C> {
             self.copy.metrics.copy_read(started.elapsed());
             self.failures = 0;
             let (hold, read_at) = (cursor.split(), batch.read_at);
-            inserts.spawn(insert(self.copy.clone(), self.collection.clone(), seq.next().unwrap_or_default(), batch, hold, room, capped, stop.clone()));
+            inserts.spawn(insert(
+                self.copy.clone(),
+                self.collection.clone(),
+                seq.next().unwrap_or_default(),
+                batch,
+                hold,
+                room,
+                capped,
+                stop.clone(),
+            ));
             cursor.advance(read_at);
         };
         // Whatever ended the reading, what is under way is brought to its end and counted.
@@ -136,7 +153,12 @@ impl<S: Source, T: Target, C: Store> Worker<'_, S, T, C> {
     }
 
     /// Takes note of finished inserts, and waits until no more than `most` are under way.
-    async fn reap(&mut self, inserts: &mut JoinSet<Result<Option<Confirmed>>>, frontier: &mut Frontier<Confirmed>, most: usize) -> Result<()> {
+    async fn reap(
+        &mut self,
+        inserts: &mut JoinSet<Result<Option<Confirmed>>>,
+        frontier: &mut Frontier<Confirmed>,
+        most: usize,
+    ) -> Result<()> {
         loop {
             let ended = if inserts.len() > most { inserts.join_next().await } else { inserts.try_join_next() };
             let Some(ended) = ended else { break };

@@ -29,7 +29,13 @@ pub struct Planned {
 ///
 /// # Errors
 /// [`Error::Unsupported`] for what this version cannot replicate, before anything is made.
-pub async fn plan<S: Source, T: Target, C: Store>(source: &S, target: &T, store: &C, selection: &Selection, partition_bytes: u64) -> Result<Planned> {
+pub async fn plan<S: Source, T: Target, C: Store>(
+    source: &S,
+    target: &T,
+    store: &C,
+    selection: &Selection,
+    partition_bytes: u64,
+) -> Result<Planned> {
     let listed_from = source.operation_time().await?;
     let selected: Vec<CollectionInfo> = source.collections().await?.into_iter().filter(|c| selection.takes(&c.ns)).collect();
     if let Some(series) = selected.iter().find(|c| c.kind == CollectionKind::TimeSeries || c.ns.is_buckets()) {

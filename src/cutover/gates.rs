@@ -35,8 +35,16 @@ pub fn gates(facts: &Facts) -> Vec<Gate> {
     let phase = facts.phase.as_ref().map_or("not started", Phase::label);
     let tailing = facts.running && matches!(facts.phase, Some(Phase::Tailing));
     vec![
-        gate("tailing", tailing, if facts.running { format!("the migration is {phase}") } else { format!("the migration is {phase}, and not running") }),
-        gate("lag", facts.lag_seconds.is_some_and(|s| s <= MAX_LAG_SECONDS), format!("lag is {}; at most {MAX_LAG_SECONDS} s", seconds(facts.lag_seconds))),
+        gate(
+            "tailing",
+            tailing,
+            if facts.running { format!("the migration is {phase}") } else { format!("the migration is {phase}, and not running") },
+        ),
+        gate(
+            "lag",
+            facts.lag_seconds.is_some_and(|s| s <= MAX_LAG_SECONDS),
+            format!("lag is {}; at most {MAX_LAG_SECONDS} s", seconds(facts.lag_seconds)),
+        ),
         gate(
             "consistent",
             facts.applied >= facts.newest_read,
@@ -48,7 +56,11 @@ pub fn gates(facts: &Facts) -> Vec<Gate> {
         ),
         gate("indexes", facts.unfinished.is_empty(), indexes(&facts.unfinished)),
         // Where the oplog's ends cannot be asked for, this cannot be judged, and is no reason to stay.
-        gate("headroom", facts.headroom_seconds.is_none_or(|s| s >= MIN_HEADROOM_SECONDS), format!("headroom is {}; at least {MIN_HEADROOM_SECONDS} s", seconds(facts.headroom_seconds))),
+        gate(
+            "headroom",
+            facts.headroom_seconds.is_none_or(|s| s >= MIN_HEADROOM_SECONDS),
+            format!("headroom is {}; at least {MIN_HEADROOM_SECONDS} s", seconds(facts.headroom_seconds)),
+        ),
         gate(
             "parity",
             facts.differences.unwrap_or(0) == 0,

@@ -168,12 +168,21 @@ impl<S: Source, T: Target, C: Store> Cutover<S, T, C> {
         match tokio::time::timeout_at(deadline, self.stop.run_until_cancelled(passed)).await {
             Ok(Some(Ok(_))) => Ok((fence, Ok(()))),
             Ok(Some(Err(_)) | None) => Ok((fence, Err("the tail ended".to_owned()))),
-            Err(_) => Ok((fence, Err(format!("the tail did not reach the fence {fence} in time; it is at {}", self.progress.borrow().applied)))),
+            Err(_) => {
+                Ok((fence, Err(format!("the tail did not reach the fence {fence} in time; it is at {}", self.progress.borrow().applied))))
+            }
         }
     }
 
     async fn compare(&self, parked: bool) -> Result<Verdict> {
-        let report = verify::structure_only(&self.source, &self.reader, &self.selection, &verify::Settings { parked, live: true, ..self.compare.clone() }, &self.stop).await?;
+        let report = verify::structure_only(
+            &self.source,
+            &self.reader,
+            &self.selection,
+            &verify::Settings { parked, live: true, ..self.compare.clone() },
+            &self.stop,
+        )
+        .await?;
         if report.equal {
             return Ok(Ok(()));
         }

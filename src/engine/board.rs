@@ -51,7 +51,15 @@ pub(super) struct Board {
 impl Board {
     pub(super) fn new(known: Known, catalog: Catalog, metrics: Arc<Metrics>, resume: ClusterTime, status: watch::Sender<Status>) -> Self {
         let progress = watch::Sender::new(Progress { applied: resume, resume, saved_at: None });
-        Self { known: Arc::new(Mutex::new(known)), catalog, race: Race::default(), metrics, progress, partitions: watch::Sender::default(), status }
+        Self {
+            known: Arc::new(Mutex::new(known)),
+            catalog,
+            race: Race::default(),
+            metrics,
+            progress,
+            partitions: watch::Sender::default(),
+            status,
+        }
     }
 
     pub(super) fn known(&self) -> MutexGuard<'_, Known> {
@@ -74,7 +82,7 @@ impl Board {
             phase: Some(known.phase.clone()),
             running: matches!(known.activity, Activity::Running),
             lag_seconds,
-            headroom_seconds: headroom(&known, progress.resume),
+            headroom_seconds: known.window.map(|w| w.headroom(progress.resume)),
             applied: progress.applied,
             newest_read: self.race.newest_read(),
             unfinished: self.catalog.unfinished_indexes(),
@@ -128,7 +136,7 @@ impl Board {
             gates,
             lag_seconds: facts.lag_seconds,
             headroom_seconds: facts.headroom_seconds,
-            oplog_window_seconds: known.window.map(|w| f64::from(w.newest.seconds_since(w.oldest))),
+            oplog_window_seconds: known.window.map(|w| w.seconds()),
             checkpoint_age_seconds: progress.saved_at.map(|at| at.elapsed().as_secs_f64()),
             applied_cluster_time: Some(progress.applied),
             source_cluster_time: known.source_time.map(|(t, _)| t),
@@ -158,12 +166,6 @@ impl Board {
             permitted: permitted.map(|verb| verb.label().to_owned()).collect(),
         }
     }
-}
-
-/// Seconds until the oplog's oldest entry would be younger than the resume point.
-fn headroom(known: &Known, resume: ClusterTime) -> Option<f64> {
-    let window = known.window?;
-    Some(f64::from(resume.seconds_since(window.oldest)))
 }
 
 /// How long a question of the start may be repeated before somebody is told.

@@ -108,7 +108,11 @@ impl Running {
         let shut: Vec<String> = gates.iter().filter(|g| !g.open).map(|g| format!("{}: {}", g.name, g.why)).collect();
         let details = json!({"gates": gates});
         if !shut.is_empty() || dry_run {
-            let told = if shut.is_empty() { Answer::done("every gate is open") } else { Answer::no(format!("not ready to cut over: {}", shut.join("; "))) };
+            let told = if shut.is_empty() {
+                Answer::done("every gate is open")
+            } else {
+                Answer::no(format!("not ready to cut over: {}", shut.join("; ")))
+            };
             let _ = answer.send(told.with(details));
             return;
         }
@@ -139,7 +143,8 @@ impl Running {
             Ended::Verify(report) => {
                 let told = match report {
                     Ok(report) => {
-                        job.board.known().differences = Some(report.namespaces.iter().map(|n| n.differences).sum::<u64>().max(u64::from(!report.equal)));
+                        job.board.known().differences =
+                            Some(report.namespaces.iter().map(|n| n.differences).sum::<u64>().max(u64::from(!report.equal)));
                         told_of(&report)
                     }
                     Err(error) => Answer::from(&error),
@@ -166,7 +171,10 @@ impl Running {
                 known.cutover.fence = Some(fence);
                 known.cutover.writes_blocked_seconds = blocked_seconds(blocked);
                 let told = match blocked {
-                    Some(blocked) => format!("committed: the target is the primary cluster; writes were blocked for {:.1} s, and stay blocked on the source", blocked.as_secs_f64()),
+                    Some(blocked) => format!(
+                        "committed: the target is the primary cluster; writes were blocked for {:.1} s, and stay blocked on the source",
+                        blocked.as_secs_f64()
+                    ),
                     None => "committed: the target is the primary cluster".to_owned(),
                 };
                 let details = json!({"fence": fence, "writes_blocked_seconds": blocked_seconds(blocked)});
@@ -178,7 +186,10 @@ impl Running {
                 known.cutover.step = step.label().into();
                 known.cutover.last_failure = Some(reason.clone());
                 known.cutover.writes_blocked_seconds = blocked_seconds(blocked);
-                let told = Answer::no(format!("the cutover was undone, the source is writable and the tail goes on: {} failed: {reason}", step.label()));
+                let told = Answer::no(format!(
+                    "the cutover was undone, the source is writable and the tail goes on: {} failed: {reason}",
+                    step.label()
+                ));
                 Ok((told.with(json!({"step": step.label(), "reason": reason})), None))
             }
         }
@@ -230,9 +241,11 @@ fn refused(job: &Job, command: &Command) -> Option<Answer> {
     if permits(&phase, &activity, verb) {
         return None;
     }
-    let shut = gates(&job.board.facts()).into_iter().filter(|g| !g.open).map(|g| format!("{}: {}", g.name, g.why)).collect::<Vec<_>>().join("; ");
+    let shut =
+        gates(&job.board.facts()).into_iter().filter(|g| !g.open).map(|g| format!("{}: {}", g.name, g.why)).collect::<Vec<_>>().join("; ");
     let why = if verb == Verb::Cutover { format!(": {shut}") } else { String::new() };
-    let mut no = Answer::no(format!("`{}` is not possible while the migration is {} and {}{why}", verb.label(), phase.label(), activity.label()));
+    let mut no =
+        Answer::no(format!("`{}` is not possible while the migration is {} and {}{why}", verb.label(), phase.label(), activity.label()));
     no.hint = Some("`mongoferry status` tells what is possible now".into());
     Some(no)
 }

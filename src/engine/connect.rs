@@ -27,7 +27,8 @@ pub(super) struct Clusters {
 impl Clusters {
     /// Prepares both clients; the first command connects.
     pub(super) async fn connect(config: &Config, metrics: &Arc<Metrics>, stop: &CancellationToken) -> Result<Self> {
-        let connections = u32::try_from(config.copy.partitions + config.copy.writers + config.tail.lanes + SPARE_CONNECTIONS).unwrap_or(u32::MAX);
+        let connections =
+            u32::try_from(config.copy.partitions + config.copy.writers + config.tail.lanes + SPARE_CONNECTIONS).unwrap_or(u32::MAX);
         let retry = |side| {
             let metrics = metrics.clone();
             Retry::new(config.retry_deadline, stop.clone(), move |error| metrics.retried(side, cause(error)))
@@ -38,7 +39,11 @@ impl Clusters {
             let bad = |problem| Error::BadConfig { field: "--read-preference".into(), problem, hint: None };
             MongoSource::new(cluster.clone(), preference).map_err(bad)
         };
-        Ok(Self { source: read(&source, &config.copy.read_preference)?, reader: read(&target, "primary")?, target: MongoTarget::new(target) })
+        Ok(Self {
+            source: read(&source, &config.copy.read_preference)?,
+            reader: read(&target, "primary")?,
+            target: MongoTarget::new(target),
+        })
     }
 
     /// The same, whose calls are no longer repeated once `stop` fires.

@@ -1,7 +1,13 @@
 //! The job: the only one that changes the phase. It hears milestones and commands, saves, publishes, and
 //! starts or stops the work.
 
-use super::{board::Board, commands::{Done, Running, abort, ask_idle}, connect::Clusters, sample, work::Work};
+use super::{
+    board::Board,
+    commands::{Done, Running, abort, ask_idle},
+    connect::Clusters,
+    sample,
+    work::Work,
+};
 use crate::{
     checkpoint::{LEASE, MongoStore, Store},
     config::Config,
@@ -41,7 +47,14 @@ enum Turn {
 }
 
 impl Job {
-    pub(super) fn new(config: Config, clusters: Clusters, store: MongoStore, board: Board, resume_point: Option<Position>, start_at: ClusterTime) -> Self {
+    pub(super) fn new(
+        config: Config,
+        clusters: Clusters,
+        store: MongoStore,
+        board: Board,
+        resume_point: Option<Position>,
+        start_at: ClusterTime,
+    ) -> Self {
         Self { config: Arc::new(config), clusters, store, board, resume_point, start_at, halted: None }
     }
 
@@ -77,11 +90,22 @@ impl Job {
     }
 
     /// One stretch of work: until it fails, is paused, committed, or the lease is in doubt.
-    async fn work(&mut self, requests: &mut mpsc::Receiver<Request>, lease: &mut watch::Receiver<bool>, keeper: &mut JoinSet<Result<()>>, stop: &CancellationToken) -> Result<Turn> {
+    async fn work(
+        &mut self,
+        requests: &mut mpsc::Receiver<Request>,
+        lease: &mut watch::Receiver<bool>,
+        keeper: &mut JoinSet<Result<()>>,
+        stop: &CancellationToken,
+    ) -> Result<Turn> {
         let session = stop.child_token();
         let (copied_at, mut copied) = mpsc::channel(1);
         let mut work: JoinSet<Result<()>> = JoinSet::new();
-        let doing = Work { config: self.config.clone(), clusters: self.clusters.until(&session), store: self.store.clone(), board: self.board.clone() };
+        let doing = Work {
+            config: self.config.clone(),
+            clusters: self.clusters.until(&session),
+            store: self.store.clone(),
+            board: self.board.clone(),
+        };
         work.spawn(doing.run(self.start(), copied_at, session.clone()));
         let mut running = Running::new(self, session.clone());
         let mut progress = self.board.progress.subscribe();
@@ -145,7 +169,12 @@ impl Job {
     }
 
     /// Paused or halted: only a command, a signal or the loss of the lease changes anything.
-    async fn wait(&mut self, requests: &mut mpsc::Receiver<Request>, keeper: &mut JoinSet<Result<()>>, stop: &CancellationToken) -> Result<Turn> {
+    async fn wait(
+        &mut self,
+        requests: &mut mpsc::Receiver<Request>,
+        keeper: &mut JoinSet<Result<()>>,
+        stop: &CancellationToken,
+    ) -> Result<Turn> {
         loop {
             tokio::select! {
                 biased;

@@ -72,7 +72,12 @@ pub async fn verify_clusters(config: &Config) -> Result<serde_json::Value> {
     serde_json::to_value(report?).map_err(|e| Error::Bug(format!("a report is no JSON: {e}")))
 }
 
-async fn compare_alone(clusters: &connect::Clusters, selection: &Selection, metrics: &Arc<Metrics>, stop: &CancellationToken) -> Result<verify::Report> {
+async fn compare_alone(
+    clusters: &connect::Clusters,
+    selection: &Selection,
+    metrics: &Arc<Metrics>,
+    stop: &CancellationToken,
+) -> Result<verify::Report> {
     let settings = verify::Settings::new(clusters.retry());
     // Nothing to wait for but the writers of either side.
     let settle = verify::growing_pause(Duration::from_millis(200));

@@ -27,7 +27,13 @@ use tokio_util::sync::CancellationToken;
 ///
 /// # Errors
 /// Whatever the preflight found first, before anything is written.
-pub(super) async fn open(config: &Config, clusters: &Clusters, metrics: Arc<Metrics>, status: watch::Sender<Status>, stop: &CancellationToken) -> Result<Job> {
+pub(super) async fn open(
+    config: &Config,
+    clusters: &Clusters,
+    metrics: Arc<Metrics>,
+    status: watch::Sender<Status>,
+    stop: &CancellationToken,
+) -> Result<Job> {
     let mut inspected = inspect(config, &clusters.hasty(START_DEADLINE)).await;
     if stop.is_cancelled() {
         return Err(Error::Interrupted);

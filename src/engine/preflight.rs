@@ -1,10 +1,6 @@
 //! Everything that can be known before anything is written: each finding with what to do about it.
 
-use super::{
-    board::START_DEADLINE,
-    connect::Clusters,
-    privileges,
-};
+use super::{board::START_DEADLINE, connect::Clusters, privileges};
 use crate::{
     checkpoint::{MongoStore, Record},
     config::Config,
@@ -83,17 +79,33 @@ pub async fn check(config: &Config) -> Result<CheckReport> {
 
 /// Looks at everything that the errors so far allow to look at.
 pub(super) async fn inspect(config: &Config, clusters: &Clusters) -> Inspected {
-    let mut seen = Inspected { report: CheckReport::default(), errors: Vec::new(), record: None, fingerprint: None, features: None, occupied: Vec::new() };
+    let mut seen = Inspected {
+        report: CheckReport::default(),
+        errors: Vec::new(),
+        record: None,
+        fingerprint: None,
+        features: None,
+        occupied: Vec::new(),
+    };
     let (source, target) = (clusters.source.cluster(), clusters.target.cluster());
     let (ids, writable) = (seen.identity(source).await, seen.identity(target).await);
     let (Some(source_id), Some(target_id)) = (ids, writable) else { return seen };
     if source_id == target_id {
-        seen.error(Error::BadConfig { field: "--target".into(), problem: "is the same cluster as `--source`".into(), hint: Some("give two different clusters".into()) });
+        seen.error(Error::BadConfig {
+            field: "--target".into(),
+            problem: "is the same cluster as `--source`".into(),
+            hint: Some("give two different clusters".into()),
+        });
         return seen;
     }
     let (include, exclude, rename) = config.selection.describe();
     seen.fingerprint = Some(Fingerprint { source: source_id, target: target_id, include, exclude, rename });
-    for outcome in [seen.privileges(source).await, seen.privileges(target).await, seen.abilities(config, clusters).await, seen.metadata(config, clusters).await] {
+    for outcome in [
+        seen.privileges(source).await,
+        seen.privileges(target).await,
+        seen.abilities(config, clusters).await,
+        seen.metadata(config, clusters).await,
+    ] {
         seen.note(outcome);
     }
     if seen.errors.is_empty() {
@@ -138,7 +150,11 @@ impl Inspected {
     async fn privileges(&mut self, cluster: &Cluster) -> Result<()> {
         let side = cluster.side();
         if let Some((actions, command)) = privileges::missing(cluster).await? {
-            return Err(Error::UnfitCluster { side, problem: format!("does not allow its user: {}", actions.join(", ")), hint: format!("grant it in mongosh: {command}") });
+            return Err(Error::UnfitCluster {
+                side,
+                problem: format!("does not allow its user: {}", actions.join(", ")),
+                hint: format!("grant it in mongosh: {command}"),
+            });
         }
         self.finding(Level::Ok, format!("the user of the {side} has the privileges"), None);
         Ok(())
@@ -149,7 +165,11 @@ impl Inspected {
         self.finding(Level::Ok, "the source has change streams with expanded events", None);
         let features = clusters.target.probe(&config.metadata_database).await?;
         if !features.collection_uuid || !features.convert_unique {
-            return Err(Error::UnfitCluster { side: Side::Target, problem: "is older than 6.0: it cannot check a collection's identity or convert indexes".into(), hint: "upgrade the target to MongoDB 6.0 or newer".into() });
+            return Err(Error::UnfitCluster {
+                side: Side::Target,
+                problem: "is older than 6.0: it cannot check a collection's identity or convert indexes".into(),
+                hint: "upgrade the target to MongoDB 6.0 or newer".into(),
+            });
         }
         if features.raw_diffs {
             self.finding(Level::Ok, "updates are applied by their raw diffs", None);
@@ -158,7 +178,11 @@ impl Inspected {
         }
         self.features = Some(features);
         match clusters.source.writes_blocked().await? {
-            None => self.finding(Level::Warning, "the source cannot block writes of users", Some("stop writers yourself before `mongoferry cutover --writes-stopped`")),
+            None => self.finding(
+                Level::Warning,
+                "the source cannot block writes of users",
+                Some("stop writers yourself before `mongoferry cutover --writes-stopped`"),
+            ),
             Some(true) => self.finding(Level::Warning, "writes of users are blocked on the source", None),
             Some(false) => {}
         }
@@ -190,18 +214,32 @@ impl Inspected {
         let existing: Vec<Namespace> = listed.iter().map(|c| c.ns.clone()).collect();
         if self.record.is_none() {
             if let Some(unknown) = config.selection.unknown(&existing).into_iter().next() {
-                let nearest = unknown.nearest.map_or("`mongoferry check` without filters lists what there is".to_owned(), |n| format!("did you mean `{n}`?"));
-                return Err(Error::BadConfig { field: unknown.written, problem: "matches nothing on the source".into(), hint: Some(nearest) });
+                let nearest = unknown
+                    .nearest
+                    .map_or("`mongoferry check` without filters lists what there is".to_owned(), |n| format!("did you mean `{n}`?"));
+                return Err(Error::BadConfig {
+                    field: unknown.written,
+                    problem: "matches nothing on the source".into(),
+                    hint: Some(nearest),
+                });
             }
         }
         let selected: Vec<&CollectionInfo> = listed.iter().filter(|c| config.selection.takes(&c.ns)).collect();
         if let Some(series) = selected.iter().find(|c| c.kind == CollectionKind::TimeSeries) {
-            return Err(Error::Unsupported { what: "a time-series collection".into(), ns: Some(series.ns.to_string()), hint: "this version does not replicate time series: exclude it with `--exclude`".into() });
+            return Err(Error::Unsupported {
+                what: "a time-series collection".into(),
+                ns: Some(series.ns.to_string()),
+                hint: "this version does not replicate time series: exclude it with `--exclude`".into(),
+            });
         }
         let mut by_target: BTreeMap<Namespace, &Namespace> = BTreeMap::new();
         for c in &selected {
             if let Some(other) = by_target.insert(config.selection.target_of(&c.ns), &c.ns) {
-                return Err(Error::BadConfig { field: "--rename".into(), problem: format!("gives `{other}` and `{}` the same name on the target", c.ns), hint: None });
+                return Err(Error::BadConfig {
+                    field: "--rename".into(),
+                    problem: format!("gives `{other}` and `{}` the same name on the target", c.ns),
+                    hint: None,
+                });
             }
         }
         let there = clusters.target.collections().await?;
@@ -215,19 +253,23 @@ impl Inspected {
 
     async fn oplog(&mut self, clusters: &Clusters) -> Result<()> {
         let Some(window) = clusters.source.oplog_window().await? else {
-            self.finding(Level::Warning, "the ends of the source's oplog cannot be asked for", Some("grant `clusterMonitor` on the source, else headroom is not watched"));
+            self.finding(
+                Level::Warning,
+                "the ends of the source's oplog cannot be asked for",
+                Some("grant `clusterMonitor` on the source, else headroom is not watched"),
+            );
             return Ok(());
         };
         let started = self.record.as_ref().filter(|r| !matches!(r.phase, Phase::Planned | Phase::Committed { .. }));
         if let Some(record) = started.filter(|r| r.resume_time < window.oldest) {
             return Err(Error::PositionLost { wanted: record.resume_time, oldest: Some(window.oldest) });
         }
-        let seconds = window.newest.seconds_since(window.oldest);
-        // A young source has a short oplog because nothing has happened yet; a long run of it is what counts.
-        if seconds < 600 {
-            self.finding(Level::Warning, format!("the oplog of the source reaches back {seconds} s"), Some("enlarge it with `replSetResizeOplog` if it is full: it bounds how long mongoferry may be away"));
+        let seconds = window.seconds();
+        if seconds < 600.0 {
+            let hint = "enlarge it with `replSetResizeOplog`: it bounds how long mongoferry may be away";
+            self.finding(Level::Warning, format!("the oplog of the source holds {seconds:.0} s at the rate so far"), Some(hint));
         } else {
-            self.finding(Level::Ok, format!("the oplog of the source reaches back {seconds} s"), None);
+            self.finding(Level::Ok, format!("the oplog of the source holds {:.1} h at the rate so far", seconds / 3600.0), None);
         }
         Ok(())
     }
@@ -255,7 +297,11 @@ async fn identity(cluster: &Cluster) -> Result<String> {
             });
         }
         Topology::Sharded => {
-            return Err(Error::UnfitCluster { side, problem: "is sharded, which this version does not support".into(), hint: "use replica sets on both sides".into() });
+            return Err(Error::UnfitCluster {
+                side,
+                problem: "is sharded, which this version does not support".into(),
+                hint: "use replica sets on both sides".into(),
+            });
         }
     }
     let reply = cluster.run("admin", "asking for the configuration of the replica set", &doc! {"replSetGetConfig": 1}).await?;

@@ -3,11 +3,7 @@
 //! Asked from `connectionStatus`, which tells everybody their own privileges. The roles that hold each action
 //! were read off 6.0.5 (`rolesInfo` with `showPrivileges`).
 
-use crate::{
-    error::Result,
-    model::Side,
-    mongo::Cluster,
-};
+use crate::{error::Result, model::Side, mongo::Cluster};
 use bson::{Bson, Document, doc};
 use std::collections::BTreeSet;
 
@@ -50,7 +46,9 @@ const TARGET: [Need; 9] = [
 pub(super) async fn missing(cluster: &Cluster) -> Result<Option<(Vec<&'static str>, String)>> {
     let status = cluster.run("admin", "asking for our privileges", &doc! {"connectionStatus": 1, "showPrivileges": true}).await?;
     let Ok(auth) = status.get_document("authInfo") else { return Ok(None) };
-    let Some(user) = auth.get_array("authenticatedUsers").ok().and_then(|users| users.first()).and_then(Bson::as_document) else { return Ok(None) };
+    let Some(user) = auth.get_array("authenticatedUsers").ok().and_then(|users| users.first()).and_then(Bson::as_document) else {
+        return Ok(None);
+    };
     let held = auth.get_array("authenticatedUserPrivileges").map(Vec::as_slice).unwrap_or_default();
     let held: Vec<&Document> = held.iter().filter_map(Bson::as_document).collect();
     let needs: &[Need] = match cluster.side() {
@@ -64,7 +62,8 @@ pub(super) async fn missing(cluster: &Cluster) -> Result<Option<(Vec<&'static st
     let roles: BTreeSet<&str> = lacking.iter().map(|need| need.role).collect();
     let roles: Vec<String> = roles.into_iter().map(|role| format!("\"{role}\"")).collect();
     let (name, db) = (user.get_str("user").unwrap_or("USER"), user.get_str("db").unwrap_or("admin"));
-    let command = format!("db.getSiblingDB(\"{db}\").grantRolesToUser(\"{name}\", [{}].map(role => ({{role, db: \"admin\"}})))", roles.join(", "));
+    let command =
+        format!("db.getSiblingDB(\"{db}\").grantRolesToUser(\"{name}\", [{}].map(role => ({{role, db: \"admin\"}})))", roles.join(", "));
     Ok(Some((lacking.iter().map(|need| need.action).collect(), command)))
 }
 

@@ -35,7 +35,9 @@ mod tests {
 
     #[test]
     fn unique_and_ttl_wait_for_the_seal_and_all_else_stays() {
-        let spec = IndexSpec(rawdoc! {"v": 2, "unique": true, "key": {"a": 1}, "name": "a_1", "expireAfterSeconds": 5, "hidden": true, "sparse": true});
+        let spec = IndexSpec(
+            rawdoc! {"v": 2, "unique": true, "key": {"a": 1}, "name": "a_1", "expireAfterSeconds": 5, "hidden": true, "sparse": true},
+        );
         assert_eq!(park(&spec).0, rawdoc! {"v": 2, "key": {"a": 1}, "name": "a_1", "hidden": true, "sparse": true});
         assert!(same_when_parked(&spec, &park(&spec)));
     }

@@ -121,7 +121,7 @@ pub struct Status {
     pub lag_seconds: Option<f64>,
     /// Seconds until the oplog of the source would overwrite our resume point: window minus lag.
     pub headroom_seconds: Option<f64>,
-    /// Seconds between the oldest and the newest entry of the source's oplog.
+    /// Seconds that the source's oplog holds when it is full, at the rate so far.
     pub oplog_window_seconds: Option<f64>,
     /// Seconds since the resume point was last saved.
     pub checkpoint_age_seconds: Option<f64>,

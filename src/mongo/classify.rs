@@ -9,28 +9,28 @@ use mongodb::error::{ErrorKind, WriteFailure};
 /// Codes for which the same command may well succeed in a moment. Names as in the server's
 /// `error_codes.yml`; the driver's own list of retryable reads and writes is a part of it.
 const TRANSIENT: [(i32, Trouble); 22] = [
-    (6, Trouble::Network), // HostUnreachable
-    (7, Trouble::Network), // HostNotFound
-    (24, Trouble::Other), // LockTimeout
-    (43, Trouble::Other), // CursorNotFound: the reader opens again
-    (50, Trouble::Timeout), // MaxTimeMSExpired
-    (64, Trouble::Timeout), // WriteConcernFailed (timed out)
-    (89, Trouble::Network), // NetworkTimeout
-    (91, Trouble::Election), // ShutdownInProgress
-    (134, Trouble::Other), // ReadConcernMajorityNotAvailableYet
-    (175, Trouble::Other), // QueryPlanKilled: the reader opens again
-    (189, Trouble::Election), // PrimarySteppedDown
-    (202, Trouble::Timeout), // NetworkInterfaceExceededTimeLimit
-    (237, Trouble::Other), // CursorKilled
-    (262, Trouble::Timeout), // ExceededTimeLimit
-    (9001, Trouble::Network), // SocketException
+    (6, Trouble::Network),      // HostUnreachable
+    (7, Trouble::Network),      // HostNotFound
+    (24, Trouble::Other),       // LockTimeout
+    (43, Trouble::Other),       // CursorNotFound: the reader opens again
+    (50, Trouble::Timeout),     // MaxTimeMSExpired
+    (64, Trouble::Timeout),     // WriteConcernFailed (timed out)
+    (89, Trouble::Network),     // NetworkTimeout
+    (91, Trouble::Election),    // ShutdownInProgress
+    (134, Trouble::Other),      // ReadConcernMajorityNotAvailableYet
+    (175, Trouble::Other),      // QueryPlanKilled: the reader opens again
+    (189, Trouble::Election),   // PrimarySteppedDown
+    (202, Trouble::Timeout),    // NetworkInterfaceExceededTimeLimit
+    (237, Trouble::Other),      // CursorKilled
+    (262, Trouble::Timeout),    // ExceededTimeLimit
+    (9001, Trouble::Network),   // SocketException
     (10058, Trouble::Election), // LegacyNotPrimary
     (10107, Trouble::Election), // NotWritablePrimary
     (11600, Trouble::Election), // InterruptedAtShutdown
     (11602, Trouble::Election), // InterruptedDueToReplStateChange
     (13435, Trouble::Election), // NotPrimaryNoSecondaryOk
     (13436, Trouble::Election), // NotPrimaryOrSecondary
-    (112, Trouble::Overload), // WriteConflict
+    (112, Trouble::Overload),   // WriteConflict
 ];
 
 /// The place in the oplog is gone: ChangeStreamHistoryLost, CappedPositionLost, ChangeStreamFatalError,

@@ -70,7 +70,8 @@ impl WriteReply {
         if let Some(error) = self.write_concern.take() {
             return Err(error);
         }
-        let transient = self.errors.iter().map(|e| refused_by_code(side, doing, e.code, "a statement failed")).find(|e| e.remedy() == Remedy::Retry);
+        let transient =
+            self.errors.iter().map(|e| refused_by_code(side, doing, e.code, "a statement failed")).find(|e| e.remedy() == Remedy::Retry);
         transient.map_or(Ok(self), Err)
     }
 }

@@ -114,13 +114,29 @@ pub struct Estimate {
     pub bytes: u64,
 }
 
-/// The ends of the oplog.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How far the oplog reaches back.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct OplogWindow {
     /// Oldest entry.
     pub oldest: ClusterTime,
     /// Newest entry.
     pub newest: ClusterTime,
+    /// How much of its room is used, above 0 and at most 1: a young oplog is short because little has happened.
+    pub filled: f64,
+}
+
+impl OplogWindow {
+    /// Seconds that it holds when it is full, at the rate so far.
+    #[must_use]
+    pub fn seconds(&self) -> f64 {
+        f64::from(self.newest.seconds_since(self.oldest)) / self.filled
+    }
+
+    /// Seconds until what is behind `resume` is overwritten, at the rate so far.
+    #[must_use]
+    pub fn headroom(&self, resume: ClusterTime) -> f64 {
+        (self.seconds() - f64::from(self.newest.seconds_since(resume))).max(0.0)
+    }
 }
 
 /// A cluster that is read.

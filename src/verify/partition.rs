@@ -140,7 +140,7 @@ impl<A: Source, B: Source> Walk<A, B> {
         let (found, ahead) = (found?, ahead?);
         let Some(found) = found else { return Ok(self.gone()) };
         let kept = raw::owned(last);
-        self.outcome.add(found, &ours, &self.metrics);
+        self.outcome.add(found, &ours, &self.room, &self.metrics);
         (self.from, self.carried, self.ahead) = (max, Some(kept), ahead);
         if self.ahead.is_some() { Ok(false) } else { self.last().await }
     }
@@ -152,7 +152,7 @@ impl<A: Source, B: Source> Walk<A, B> {
         let Some(found) = read_target(&self.target, &self.task, self.from.clone(), max, &ours, &self.room).await? else {
             return Ok(self.gone());
         };
-        self.outcome.add(found, &ours, &self.metrics);
+        self.outcome.add(found, &ours, &self.room, &self.metrics);
         Ok(true)
     }
 
@@ -171,7 +171,8 @@ struct InRange {
 
 impl InRange {
     fn push(&mut self, doc: &bson::RawDocument, kind: MismatchKind, room: &Room) -> Result<()> {
-        if room.fetch_sub(1, Ordering::Relaxed) > 0 {
+        // Taken only when the range is done, since a range that fails is read again.
+        if room.load(Ordering::Relaxed) > i64::try_from(self.mismatches.len()).unwrap_or(i64::MAX) {
             self.mismatches.push((key_of(doc)?, kind));
         } else {
             self.overflow += 1;
@@ -181,7 +182,8 @@ impl InRange {
 }
 
 impl Outcome {
-    fn add(&mut self, found: InRange, ours: &[&bson::RawDocument], metrics: &Metrics) {
+    fn add(&mut self, found: InRange, ours: &[&bson::RawDocument], room: &Room, metrics: &Metrics) {
+        room.fetch_sub(i64::try_from(found.mismatches.len()).unwrap_or(i64::MAX), Ordering::Relaxed);
         let (documents, bytes) = (ours.len() as u64, ours.iter().map(|doc| doc.as_bytes().len() as u64).sum());
         metrics.verified(documents, bytes);
         self.documents += documents;

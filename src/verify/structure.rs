@@ -58,6 +58,11 @@ pub fn indexes(pair: &Pair, ours: &[IndexSpec], theirs: &[IndexSpec], parked: bo
     found
 }
 
+/// What the server writes down at the first `collMod`, and means all along (RAN on 6.0).
+fn is_default(e: &raw::Element<'_>) -> bool {
+    matches!((e.name, e.str()), (b"validationLevel", Some("strict")) | (b"validationAction", Some("error")))
+}
+
 /// Top-level fields that differ, in words. The order of fields says nothing here. What is `parked` may be
 /// absent on the target.
 fn fields<'a>(
@@ -66,8 +71,8 @@ fn fields<'a>(
     ignored: &'a [&'a [u8]],
     parked: &'a [&'a [u8]],
 ) -> impl Iterator<Item = String> + 'a {
-    let seen = move |doc: &'a RawDocument| raw::elements(doc).filter(move |e| !ignored.contains(&e.name));
-    let find = move |doc: &'a RawDocument, name: &[u8]| raw::elements(doc).find(|e| e.name == name);
+    let seen = move |doc: &'a RawDocument| raw::elements(doc).filter(move |e| !ignored.contains(&e.name) && !is_default(e));
+    let find = move |doc: &'a RawDocument, name: &[u8]| seen(doc).find(|e| e.name == name);
     let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
     let changed = seen(ours).filter_map(move |e| match find(theirs, e.name) {
         Some(other) => (e != other).then(|| format!("`{}` differs", text(e.name))),
@@ -99,6 +104,10 @@ mod tests {
             details(options(&other, false)),
             ["option `size` differs", "option `max` missing on target", "option `validator` on target only"]
         );
+        let strict = pair(rawdoc! {"validator": {}, "validationLevel": "strict"}, rawdoc! {"validationAction": "error", "validator": {}});
+        assert!(options(&strict, false).is_empty(), "defaults, written down or not");
+        let moderate = pair(rawdoc! {"validationLevel": "strict"}, rawdoc! {"validationLevel": "moderate"});
+        assert_eq!(details(options(&moderate, false)), ["option `validationLevel` on target only"]);
         let mut view = equal;
         view.target_info.kind = CollectionKind::View;
         assert_eq!(details(options(&view, false)), ["is a collection on the source and a view on the target"]);

@@ -41,5 +41,19 @@ pub(crate) async fn oplog_window(cluster: &Cluster) -> Result<Option<OplogWindow
         other => other?,
     };
     let end = |name: &str| reply.get_document("oplog").and_then(|o| o.get_timestamp(name)).map(ClusterTime::from).ok();
-    Ok(end("earliestOptime").zip(end("latestOptime")).map(|(oldest, newest)| OplogWindow { oldest, newest }))
+    let Some((oldest, newest)) = end("earliestOptime").zip(end("latestOptime")) else { return Ok(None) };
+    Ok(Some(OplogWindow { oldest, newest, filled: filled(cluster).await?.unwrap_or(1.0) }))
+}
+
+/// How much of the oplog's room is used; `None` where it may not be asked for: then it is taken for full.
+async fn filled(cluster: &Cluster) -> Result<Option<f64>> {
+    let command = doc! {"collStats": "oplog.rs"};
+    let reply = match cluster.run("local", "asking for the size of the oplog", &command).await {
+        Err(Error::Forbidden { .. } | Error::Refused { .. }) => return Ok(None),
+        other => other?,
+    };
+    let bytes = |name: &str| reply.get(name).and_then(count);
+    #[expect(clippy::cast_precision_loss, reason = "a share, about")]
+    let share = |(size, max): (u64, u64)| (max > 0).then(|| (size as f64 / max as f64).clamp(0.000_1, 1.0));
+    Ok(bytes("size").zip(bytes("maxSize")).and_then(share))
 }

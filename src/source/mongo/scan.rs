@@ -31,9 +31,14 @@ impl MongoScan {
         let mut of = of.clone();
         loop {
             let doing = format!("reading `{}`", of.ns);
-            match cluster.open(of.ns.db(), &doing, find(&of, &range), options.clone()).await {
+            // A range from MaxKey to the end is that one key; the server refuses it as `min` (RAN: code 51175).
+            let only_max_key = !range.natural && range.max.is_none() && range.from.as_ref().is_some_and(is_max_key);
+            let command = if only_max_key { find_max_key(&of, &range) } else { find(&of, &range) };
+            match cluster.open(of.ns.db(), &doing, command, options.clone()).await {
                 Ok(cursor) => {
-                    let last = (range.max.is_none() && !range.natural).then(|| (of.ns.db().to_owned(), find_max_key(&of, &range), options));
+                    // Without `min` either it is a plain scan of the index, which shows MaxKey by itself.
+                    let open_end = range.max.is_none() && range.from.is_some() && !range.natural && !only_max_key;
+                    let last = open_end.then(|| (of.ns.db().to_owned(), find_max_key(&of, &range), options));
                     return Ok(Found::Here(Self { cluster: cluster.clone(), cursor, before: range.after, last }));
                 }
                 Err(error) => match relocated(cluster, &of, error).await? {
@@ -78,6 +83,10 @@ fn find(of: &CollectionRef, range: &ScanRange) -> RawDocumentBuf {
     finish(b, of, range)
 }
 
+fn is_max_key(bound: &Bound) -> bool {
+    raw::get(bound, "_id").is_some_and(|id| id.tag == raw::tag::MAX_KEY)
+}
+
 fn find_max_key(of: &CollectionRef, range: &ScanRange) -> RawDocumentBuf {
     let mut b = raw::Builder::default();
     b.str("find", of.ns.coll());
@@ -111,5 +120,7 @@ pub(crate) async fn split(cluster: &Cluster, of: &CollectionRef, parts: u32) -> 
     let per_part = usize::try_from(per_part).unwrap_or(20);
     let mut bounds: Vec<Bound> = sample.into_iter().skip(per_part).step_by(per_part).collect();
     bounds.dedup();
+    // Nothing is below MinKey, and a range that ends there is refused.
+    bounds.retain(|bound| raw::get(bound, "_id").is_some_and(|id| id.tag != raw::tag::MIN_KEY));
     Ok(bounds)
 }

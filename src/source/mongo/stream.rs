@@ -75,7 +75,12 @@ impl MongoStream {
 }
 
 fn closed(cluster: &Cluster) -> Error {
-    Error::Unreachable { side: cluster.side(), doing: "reading the change stream".into(), why: Trouble::Other, source: "the server closed the stream".into() }
+    Error::Unreachable {
+        side: cluster.side(),
+        doing: "reading the change stream".into(),
+        why: Trouble::Other,
+        source: "the server closed the stream".into(),
+    }
 }
 
 impl EventStream for MongoStream {

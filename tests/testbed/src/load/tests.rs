@@ -21,8 +21,7 @@ async fn the_load_keeps_its_rate_and_the_server_takes_every_operation() {
     let _slot = server_slot().await;
     let set = ReplicaSet::start(Options::default()).await.unwrap();
     let client = set.client().await.unwrap();
-    let load =
-        Load::start(client.clone(), LoadOptions { seed: 7, ops_per_second: 2000, ddl: true, ..Default::default() });
+    let load = Load::start(client.clone(), LoadOptions { seed: 7, ops_per_second: 2000, ddl: true, ..Default::default() });
     sleep(Duration::from_secs(6)).await;
     let counts = load.stop().await;
     eprintln!("{counts:?}");

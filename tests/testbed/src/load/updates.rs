@@ -76,10 +76,7 @@ fn pipeline(rng: &mut StdRng) -> Bson {
             stages([doc! { "$replaceWith": turned }])
         }
         1 => stages([doc! { "$unset": ["name", "profile.address"] }]),
-        2 => stages([
-            doc! { "$set": { "total": { "$sum": "$log" }, "rev": { "$add": ["$rev", 1] } } },
-            doc! { "$unset": "key" },
-        ]),
+        2 => stages([doc! { "$set": { "total": { "$sum": "$log" }, "rev": { "$add": ["$rev", 1] } } }, doc! { "$unset": "key" }]),
         3 => stages([doc! { "$replaceWith": { "$mergeObjects": [{ "rev": 1 }, "$$ROOT", { "name": n }] } }]),
         4 => stages([doc! { "$set": { "items": { "$reverseArray": "$items" }, "last": "$$NOW" } }]),
         _ => stages([doc! { "$set": { "profile": { "zip": n, "counters": { "clicks": n, "visits": 1 } } } }]),

@@ -51,13 +51,7 @@ pub struct Namespace {
 }
 
 impl Worker {
-    pub fn new(
-        number: u32,
-        client: &Client,
-        options: &LoadOptions,
-        tally: &Arc<Tally>,
-        stopping: &CancellationToken,
-    ) -> Worker {
+    pub fn new(number: u32, client: &Client, options: &LoadOptions, tally: &Arc<Tally>, stopping: &CancellationToken) -> Worker {
         let namespaces = options.namespaces().into_iter();
         let namespaces = namespaces.map(|(database, collection)| Namespace { database, collection, alive: Vec::new() });
         let seed = options.seed.wrapping_add(u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15));

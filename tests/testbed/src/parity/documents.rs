@@ -31,12 +31,7 @@ pub struct Counts {
 type Id = Box<[u8]>;
 type Waiting = HashMap<Id, u128>;
 
-pub async fn compare(
-    pair: &Pair<'_>,
-    here: Option<&Collection>,
-    there: Option<&Collection>,
-    found: &mut Findings,
-) -> Result<Counts> {
+pub async fn compare(pair: &Pair<'_>, here: Option<&Collection>, there: Option<&Collection>, found: &mut Findings) -> Result<Counts> {
     let mut source = open(pair.source, pair.name, here).await?;
     let mut target = open(pair.target, pair.image, there).await?;
     let mut counts = Counts::default();
@@ -83,13 +78,7 @@ async fn open(client: &Client, (database, name): &Name, collection: Option<&Coll
 }
 
 /// Takes one side's batch: pairs what can be paired, lets the rest wait. Answers the number of documents.
-fn take(
-    batch: Option<RawBatch>,
-    namespace: &str,
-    own: &mut Waiting,
-    other: &mut Waiting,
-    changed: &mut Vec<Id>,
-) -> Result<u64> {
+fn take(batch: Option<RawBatch>, namespace: &str, own: &mut Waiting, other: &mut Waiting, changed: &mut Vec<Id>) -> Result<u64> {
     let Some(batch) = batch else { return Ok(0) };
     let mut count = 0;
     let broken = |reason: String| Error::ShortRead { namespace: namespace.into(), reason };
@@ -142,8 +131,7 @@ fn show(id: &Id) -> String {
 }
 
 async fn what_changed(pair: &Pair<'_>, id: &Id) -> Result<String> {
-    let (source, target) =
-        tokio::try_join!(read_one(pair.source, pair.name, id), read_one(pair.target, pair.image, id))?;
+    let (source, target) = tokio::try_join!(read_one(pair.source, pair.name, id), read_one(pair.target, pair.image, id))?;
     match (source, target) {
         (Some(source), Some(target)) => Ok(describe::documents(&source, &target)),
         _ => Ok("gone since it was read".into()),

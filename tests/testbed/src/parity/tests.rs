@@ -39,11 +39,7 @@ async fn fill(client: &Client) {
 }
 
 /// Runs commands on the target; answers the differences that this makes.
-async fn after(
-    clients: (&Client, &Client),
-    database: &str,
-    commands: impl IntoIterator<Item = Document>,
-) -> Vec<(Kind, Option<String>)> {
+async fn after(clients: (&Client, &Client), database: &str, commands: impl IntoIterator<Item = Document>) -> Vec<(Kind, Option<String>)> {
     for command in commands {
         clients.1.database(database).run_command(command).await.unwrap();
     }
@@ -60,11 +56,9 @@ fn set(id: impl Into<Bson>, update: impl Into<Bson>) -> Document {
 #[tokio::test]
 async fn every_kind_of_difference_is_found_and_equal_is_equal() {
     let _slot = server_slot().await;
-    let (one, two) = tokio::try_join!(
-        ReplicaSet::start(Options::default()),
-        ReplicaSet::start(Options { name: "rs1".into(), ..Options::default() })
-    )
-    .unwrap();
+    let (one, two) =
+        tokio::try_join!(ReplicaSet::start(Options::default()), ReplicaSet::start(Options { name: "rs1".into(), ..Options::default() }))
+            .unwrap();
     let (source, target) = (one.client().await.unwrap(), two.client().await.unwrap());
     tokio::join!(fill(&source), fill(&target));
     let both = (&source, &target);
@@ -74,8 +68,7 @@ async fn every_kind_of_difference_is_found_and_equal_is_equal() {
     assert!(report.is_equal());
     assert_eq!(report.documents(), (6001, 6001));
     let names: Vec<_> = report.namespaces.iter().map(|namespace| namespace.namespace.as_str()).collect();
-    let expected =
-        ["shop.empty", "shop.log", "shop.system.buckets.weather", "shop.things", "shop.view", "shop.weather"];
+    let expected = ["shop.empty", "shop.log", "shop.system.buckets.weather", "shop.things", "shop.view", "shop.weather"];
     assert_eq!(names, expected);
 
     let four = Some(r#"{"$numberInt":"4"}"#.to_string());
