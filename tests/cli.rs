@@ -202,10 +202,10 @@ fn catches_sigterm(pid: u32) -> bool {
 fn a_signal_ends_a_run_with_its_own_exit_code() {
     let uris = ["--source", "mongodb://127.0.0.1:1/", "--target", "mongodb://127.0.0.1:1/", "--listen", "127.0.0.1:0"];
     let child = program().arg("run").args(uris).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(20);
     while !catches_sigterm(child.id()) {
-        assert!(std::time::Instant::now() < deadline, "signals are not caught");
-        std::thread::sleep(std::time::Duration::from_millis(10));
+        assert!(tokio::time::Instant::now() < deadline, "signals are not caught");
+        std::thread::yield_now();
     }
     assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
     let output = child.wait_with_output().unwrap();

@@ -170,7 +170,7 @@ fn every_error_has_a_section_with_its_exit_code() {
     let text = String::new;
     let cause = || "cause".into();
     let all = [
-        Error::Unreachable { side, doing: text(), source: cause() },
+        Error::Unreachable { side, doing: text(), why: mongoferry::error::Trouble::Network, source: cause() },
         Error::PositionLost { wanted: ClusterTime::default(), oldest: None },
         Error::Forbidden { side, doing: text(), source: cause() },
         Error::BadCredentials { side, source: cause() },

@@ -86,7 +86,12 @@ mod tests {
     #[test]
     fn an_error_is_told_with_its_causes_and_a_hint() {
         let source = std::io::Error::other("connection refused").into();
-        let failure = Failure::from(Error::Unreachable { side: Side::Source, doing: "listing collections".to_owned(), source });
+        let failure = Failure::from(Error::Unreachable {
+            side: Side::Source,
+            doing: "listing collections".to_owned(),
+            why: crate::error::Trouble::Network,
+            source,
+        });
         let text = failure.text(Paint::new(Color::Never, false));
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines[0], "error: the source cluster did not answer while listing collections");

@@ -143,7 +143,7 @@ impl Job {
         match ended {
             Ok(done) => self.turn(done, rest, lease).await,
             Err(Error::Interrupted) => Err(Error::Interrupted),
-            Err(error) => self.halt(error).await,
+            Err(error) => self.halt(error),
         }
     }
 
@@ -155,10 +155,10 @@ impl Job {
                 Ok(Turn::Ended)
             }
             Done::Again => {
-                if let Err(error) = rest {
-                    if !matches!(error, Error::Interrupted) {
-                        return self.halt(error).await;
-                    }
+                if let Err(error) = rest
+                    && !matches!(error, Error::Interrupted)
+                {
+                    return self.halt(error);
                 }
                 // In doubt: nothing is written until the lease is renewed. Its loss ends the keeper, and so the job.
                 let _ = tokio::time::timeout(LEASE, lease.wait_for(|held| *held)).await;
@@ -219,7 +219,7 @@ impl Job {
         Ok(())
     }
 
-    async fn halt(&mut self, error: Error) -> Result<Turn> {
+    fn halt(&mut self, error: Error) -> Result<Turn> {
         // Without the lease nothing may be saved, and a fault of ours is not waited on.
         if matches!(error, Error::LeaseLost { .. }) || error.remedy() == Remedy::Report {
             return Err(error);

@@ -212,17 +212,13 @@ impl Inspected {
     async fn namespaces(&mut self, config: &Config, clusters: &Clusters) -> Result<()> {
         let listed = clusters.source.collections().await?;
         let existing: Vec<Namespace> = listed.iter().map(|c| c.ns.clone()).collect();
-        if self.record.is_none() {
-            if let Some(unknown) = config.selection.unknown(&existing).into_iter().next() {
-                let nearest = unknown
-                    .nearest
-                    .map_or("`mongoferry check` without filters lists what there is".to_owned(), |n| format!("did you mean `{n}`?"));
-                return Err(Error::BadConfig {
-                    field: unknown.written,
-                    problem: "matches nothing on the source".into(),
-                    hint: Some(nearest),
-                });
-            }
+        if self.record.is_none()
+            && let Some(unknown) = config.selection.unknown(&existing).into_iter().next()
+        {
+            let nearest = unknown
+                .nearest
+                .map_or("`mongoferry check` without filters lists what there is".to_owned(), |n| format!("did you mean `{n}`?"));
+            return Err(Error::BadConfig { field: unknown.written, problem: "matches nothing on the source".into(), hint: Some(nearest) });
         }
         let selected: Vec<&CollectionInfo> = listed.iter().filter(|c| config.selection.takes(&c.ns)).collect();
         if let Some(series) = selected.iter().find(|c| c.kind == CollectionKind::TimeSeries) {
@@ -306,7 +302,7 @@ async fn identity(cluster: &Cluster) -> Result<String> {
     }
     let reply = cluster.run("admin", "asking for the configuration of the replica set", &doc! {"replSetGetConfig": 1}).await?;
     let settings = reply.get_document("config").and_then(|c| c.get_document("settings"));
-    settings.and_then(|s| s.get_object_id("replicaSetId")).map(|id| id.to_hex()).map_err(|_| Error::UnfitCluster {
+    settings.and_then(|s| s.get_object_id("replicaSetId")).map(bson::oid::ObjectId::to_hex).map_err(|_| Error::UnfitCluster {
         side,
         problem: "does not tell the id of its replica set".into(),
         hint: "initiate the replica set again with MongoDB 4.0 or newer".into(),

@@ -29,10 +29,10 @@ pub(super) async fn ask<S: Source>(source: S, board: Board, stop: CancellationTo
         if let Ok(time) = source.operation_time().await {
             board.known().source_time = Some((time, Instant::now()));
         }
-        if rounds % WINDOW_EVERY == 0 {
-            if let Ok(window) = source.oplog_window().await {
-                board.known().window = window;
-            }
+        if rounds.is_multiple_of(WINDOW_EVERY)
+            && let Ok(window) = source.oplog_window().await
+        {
+            board.known().window = window;
         }
         rounds += 1;
     }

@@ -79,11 +79,11 @@ async fn unpark<T: Target>(target: &T, to: &Namespace, spec: &IndexSpec, now: &I
         target.change_index(to, name, &IndexChange::PrepareUnique(true)).await?;
         sealed.other += 1;
     }
-    if let Some(seconds) = raw::get(&spec.0, "expireAfterSeconds").and_then(|e| e.integer()) {
-        if raw::get(&now.0, "expireAfterSeconds").and_then(|e| e.integer()) != Some(seconds) {
-            target.change_index(to, name, &IndexChange::ExpireAfterSeconds(seconds)).await?;
-            sealed.ttl += 1;
-        }
+    if let Some(seconds) = raw::get(&spec.0, "expireAfterSeconds").and_then(|e| e.integer())
+        && raw::get(&now.0, "expireAfterSeconds").and_then(|e| e.integer()) != Some(seconds)
+    {
+        target.change_index(to, name, &IndexChange::ExpireAfterSeconds(seconds)).await?;
+        sealed.ttl += 1;
     }
     Ok(())
 }

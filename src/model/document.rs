@@ -68,10 +68,9 @@ impl CanonicalKey {
 
     /// Which of `lanes` it goes down.
     #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "below `lanes`")]
     pub fn lane(self, lanes: usize) -> usize {
-        #[expect(clippy::cast_possible_truncation, reason = "below `lanes`")]
-        let lane = (self.0 % lanes as u128) as usize;
-        lane
+        (self.0 % lanes as u128) as usize
     }
 }
 

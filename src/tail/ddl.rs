@@ -144,10 +144,10 @@ impl<T: Target, C: Store> Change<'_, T, C> {
                 };
             }
         }
-        if let Some(old) = dropped.and_then(|old| self.catalog.find(old)) {
-            if old.entry().state != State::Dropped {
-                self.remove(&old).await?;
-            }
+        if let Some(old) = dropped.and_then(|old| self.catalog.find(old))
+            && old.entry().state != State::Dropped
+        {
+            self.remove(&old).await?;
         }
         if !self.selection.takes(to) {
             return self.remove(&collection).await;

@@ -56,7 +56,10 @@ pub(super) async fn run<S: Source, T: Target>(
                     }
                 }
                 // The copy may have gone meanwhile.
-                Work::Reread(reread, _) => drop(reread.done.send(()).await),
+                Work::Reread { reread, place } => {
+                    drop(place);
+                    let _ = reread.done.send(()).await;
+                }
             }
         }
     }
@@ -69,7 +72,7 @@ impl<S: Source, T: Target> Lane<S, T> {
         for work in batch {
             let (collection, op) = match work {
                 Work::Change(parcel) => (&parcel.collection, Op::of(parcel)),
-                Work::Reread(reread, _) => (&reread.collection, Op::reread(reread)),
+                Work::Reread { reread, .. } => (&reread.collection, Op::reread(reread)),
             };
             by_collection.entry(collection.uuid()).or_insert_with(|| (collection, Vec::new())).1.push(op);
         }
@@ -90,7 +93,7 @@ impl<S: Source, T: Target> Lane<S, T> {
         let mut again: Vec<&DocumentKey> = applied.refused.iter().map(|&n| round.statements[n].key()).collect();
         // While the copy is under way, the document of a diff is yet to come, and will be as new.
         if applied.diff_missed && collection.entry().state == State::Complete {
-            again.extend(round.statements.iter().filter_map(|s| matches!(s, Statement::Diff(..)).then(|| s.key())));
+            again.extend(round.statements.iter().filter(|s| matches!(s, Statement::Diff(..))).map(Statement::key));
         }
         let again: Vec<_> = again.into_iter().map(|key| (key, round.newest)).collect();
         self.reread(collection, to, &again).await

@@ -87,8 +87,7 @@ struct Parcel {
 /// What goes down a lane.
 enum Work {
     Change(Parcel),
-    /// The permit is room in flight, given back by being dropped.
-    Reread(Reread, OwnedSemaphorePermit),
+    Reread { reread: Reread, place: OwnedSemaphorePermit },
 }
 
 /// What the ledger hears: this number is durable.

@@ -124,7 +124,7 @@ impl<S: Source, T: Target, C: Store> Router<S, T, C> {
     async fn reread(&self, reread: Reread) -> Flow {
         let place = self.tail.room.take(REREAD_BYTES, &self.stop).await?;
         let lane = reread.collection.order_of(&reread.key).lane(self.lanes.len());
-        self.lanes[lane].send(Work::Reread(reread, place)).await.ok()
+        self.lanes[lane].send(Work::Reread { reread, place }).await.ok()
     }
 
     fn count(&self, batch: &EventBatch) {

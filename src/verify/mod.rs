@@ -180,7 +180,7 @@ pub async fn structure_only<A: Source, B: Source>(
     let found = survey::look((source, target), selection, settings, stop).await?;
     let mut draft = Draft::default();
     draft.covered.parked = settings.parked;
-    let jobs: Vec<_> = found.pairs.iter().filter_map(|p| p.collections()).collect();
+    let jobs: Vec<_> = found.pairs.iter().filter_map(plan::Pair::collections).collect();
     let counts = parallel::all(jobs, settings.workers, stop, |(ours, theirs), _| {
         let (source, target) = (source.clone(), target.clone());
         async move {
