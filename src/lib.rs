@@ -1,5 +1,28 @@
-//! mongoferry: continuous MongoDB cluster-to-cluster replication.
-#![forbid(unsafe_code)]
+//! mongoferry: continuous replication of one MongoDB cluster into another, and a cutover in seconds.
+//!
+//! It reads the source's operation time, follows its change stream from there, copies every selected
+//! collection meanwhile, compares, and hands over. Each room below is a folder (or one file); a room names only
+//! the rooms beneath it, which `tests/layers.rs` checks.
+//!
+//! ```text
+//! main → cli → engine → cutover → { copy | tail | verify | indexes } → { source | target | checkpoint } → mongo
+//!                │                          │                                        │
+//!                └→ config                  └→ catalog, race                         └→ retry, error, model
+//!
+//! source::stream ─▶ tail::reader ─▶ tail::router ─▶ tail::lane ─▶ target ─▶ tail::ledger ─▶ checkpoint
+//!                                        ▲ re-reads
+//! source::scan ───▶ copy::partition ─────┴───────────────────────▶ target
+//! ```
+//!
+//! - [`model`]: the words. Pure, raw BSON included.
+//! - [`error`], [`retry`], [`tasks`]: what somebody should do about a failure; the one place that tries again;
+//!   every task has an owner.
+//! - [`config`]: what the operator chose. [`cli`]: the verbs. [`observe`]: metrics, logs, the endpoint.
+//! - [`mongo`]: the driver's threshold. [`source`] and [`target`]: the ports to both clusters.
+//! - [`catalog`]: which collections there are, by UUID. [`race`]: where copy and tail meet.
+//! - [`checkpoint`]: what survives a crash.
+//! - [`copy`], [`tail`], [`indexes`], [`verify`]: the work. [`cutover`]: the saga. [`engine`]: one migration.
+
 pub mod catalog;
 pub mod checkpoint;
 pub mod cli;

@@ -3,4 +3,5 @@
 
 mod cli;
 mod deploy;
+mod layers;
 mod verify;

@@ -5,7 +5,7 @@ use crate::model::{ClusterTime, Gate, Phase, UnfinishedIndex};
 /// Lag beyond which draining would keep writers waiting.
 const MAX_LAG_SECONDS: f64 = 10.0;
 /// Headroom below which the source's oplog might overtake us while we cut over.
-const MIN_HEADROOM_SECONDS: f64 = 120.0;
+const MIN_HEADROOM_SECONDS: f64 = 60.0;
 
 /// What the gates are judged by.
 #[derive(Debug, Clone, Default)]
@@ -108,7 +108,7 @@ mod tests {
             ("lag", Facts { lag_seconds: None, ..ready() }),
             ("consistent", Facts { newest_read: ClusterTime { t: 9, i: 1 }, ..ready() }),
             ("indexes", Facts { unfinished: vec![index], ..ready() }),
-            ("headroom", Facts { headroom_seconds: Some(60.0), ..ready() }),
+            ("headroom", Facts { headroom_seconds: Some(30.0), ..ready() }),
             ("parity", Facts { differences: Some(1), ..ready() }),
         ] {
             assert_eq!(shut(&facts), [name], "{facts:?}");

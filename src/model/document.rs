@@ -68,7 +68,6 @@ impl CanonicalKey {
 
     /// Which of `lanes` it goes down.
     #[must_use]
-    #[expect(clippy::cast_possible_truncation, reason = "below `lanes`")]
     pub fn lane(self, lanes: usize) -> usize {
         (self.0 % lanes as u128) as usize
     }
