@@ -50,20 +50,19 @@ impl Retry {
     where
         F: Future<Output = Result<T>>,
     {
-        let mut delays = self.delays();
+        let mut patience = self.patience();
         loop {
-            let error = match attempt().await {
+            match attempt().await {
                 Ok(value) => return Ok(value),
-                Err(error) if error.remedy() != Remedy::Retry => return Err(error),
-                Err(error) => error,
-            };
-            let Some(delay) = delays.next_backoff() else { return Err(error) };
-            (self.told)(&error);
-            tracing::debug!(error = error.story(), delay_ms = delay.as_millis(), "repeating");
-            if self.stop.run_until_cancelled(tokio::time::sleep(delay)).await.is_none() {
-                return Err(Error::Interrupted);
+                Err(error) => patience.after(error).await?,
             }
         }
+    }
+
+    /// For work that makes progress between failures: see [`Patience`].
+    #[must_use]
+    pub fn patience(&self) -> Patience {
+        Patience { retry: self.clone(), delays: self.delays() }
     }
 
     fn delays(&self) -> ExponentialBackoff {
@@ -74,6 +73,34 @@ impl Retry {
             .with_randomization_factor(0.5)
             .with_max_elapsed_time(Some(self.deadline))
             .build()
+    }
+}
+
+/// What is left of the deadline, and how long the next wait is.
+#[derive(Debug)]
+pub struct Patience {
+    retry: Retry,
+    delays: ExponentialBackoff,
+}
+
+impl Patience {
+    /// Waits before the next attempt.
+    ///
+    /// # Errors
+    /// The error given, where repeating cannot mend it or time is up; [`Error::Interrupted`] where `stop` fired.
+    pub async fn after(&mut self, error: Error) -> Result<()> {
+        if error.remedy() != Remedy::Retry {
+            return Err(error);
+        }
+        let Some(delay) = self.delays.next_backoff() else { return Err(error) };
+        (self.retry.told)(&error);
+        tracing::debug!(error = error.story(), delay_ms = delay.as_millis(), "repeating");
+        self.retry.stop.run_until_cancelled(tokio::time::sleep(delay)).await.ok_or(Error::Interrupted)
+    }
+
+    /// Something succeeded: the deadline begins anew.
+    pub fn restore(&mut self) {
+        self.delays.reset();
     }
 }
 

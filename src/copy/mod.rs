@@ -19,6 +19,7 @@ use crate::{
     model::{CollectionUuid, Partition},
     observe::Metrics,
     race::{Race, Reread},
+    retry::Retry,
     source::Source,
     target::Target,
     tasks::first_error,
@@ -57,6 +58,8 @@ pub struct Copy<S, T, C> {
     pub memory: Memory,
     /// Told how many partitions there are in which state.
     pub counts: watch::Sender<Counts>,
+    /// With scans that fail.
+    pub retry: Retry,
     /// Re-reads, to the tail's router.
     pub rereads: mpsc::Sender<Reread>,
 }

@@ -4,9 +4,10 @@ use super::Copy;
 use crate::{
     catalog::Collection,
     checkpoint::{Frontier, Store},
-    error::{Remedy, Result},
+    error::Result,
     model::{Bound, CanonicalKey, ClusterTime, DocumentKey, Partition, bound_of, raw},
     race::{Hold, Reread},
+    retry::Patience,
     source::{Found, Scan, ScanBatch, ScanRange, Source},
     target::Target,
     tasks::panicked,
@@ -28,8 +29,6 @@ const BATCH_DOCUMENTS: u64 = 5_000;
 const DEPTH: usize = 3;
 /// How often the progress of a partition is saved. What is not is read again after a crash.
 const SAVE_EVERY: Duration = Duration::from_millis(500);
-/// Scans of one partition that may fail one behind the other without a batch in between.
-const MAX_FAILURES: u32 = 20;
 
 /// How the copy of a partition ended.
 pub(super) enum End {
@@ -55,22 +54,13 @@ pub(super) async fn copy<S: Source, T: Target, C: Store>(
     stop: &CancellationToken,
 ) -> Result<End> {
     let Some(collection) = copy.catalog.find(partition.id.collection) else { return Ok(End::Done) };
-    let mut worker = Worker { copy, collection, partition, unsaved: Vec::new(), saved_at: Instant::now(), failures: 0 };
+    let mut worker = Worker { copy, collection, partition, unsaved: Vec::new(), saved_at: Instant::now(), patience: copy.retry.patience() };
     loop {
         match worker.scan(stop).await {
-            // Only the scan's own failures come here; the cursor is opened again behind what is durable.
-            Err(error) if error.remedy() == Remedy::Retry && worker.failures < MAX_FAILURES => {
-                worker.failures += 1;
-                tracing::debug!(
-                    error = error.story(),
-                    partition = worker.partition.id.number,
-                    "reading a partition again from its last durable key"
-                );
-                if stop.run_until_cancelled(tokio::time::sleep(Duration::from_millis(100) * worker.failures)).await.is_none() {
-                    return Ok(End::Stopped);
-                }
-            }
-            other => return other,
+            Ok(end) => return Ok(end),
+            // The cursor is opened again behind what is durable.
+            Err(error) if stop.is_cancelled() => return Err(error),
+            Err(error) => worker.patience.after(error).await?,
         }
     }
 }
@@ -82,7 +72,8 @@ struct Worker<'a, S, T, C> {
     /// Holds of batches that are durable but whose progress is not yet saved.
     unsaved: Vec<Hold>,
     saved_at: Instant,
-    failures: u32,
+    /// With failures of the scan.
+    patience: Patience,
 }
 
 impl<S: Source, T: Target, C: Store> Worker<'_, S, T, C> {
@@ -111,7 +102,7 @@ impl<S: Source, T: Target, C: Store> Worker<'_, S, T, C> {
                 Err(error) => break Err(error),
             };
             self.copy.metrics.copy_read(started.elapsed());
-            self.failures = 0;
+            self.patience.restore();
             let (hold, read_at) = (cursor.split(), batch.read_at);
             inserts.spawn(insert(
                 self.copy.clone(),

@@ -5,11 +5,12 @@ use super::{
     board::Board,
     commands::{Done, Running, abort, ask_idle},
     connect::Clusters,
+    lease::Keeper,
     sample,
     work::Work,
 };
 use crate::{
-    checkpoint::{LEASE, MongoStore, Store},
+    checkpoint::{MongoStore, Record, Store},
     config::Config,
     error::{Error, Remedy, Result},
     model::{Activity, ClusterTime, Milestone, Phase, Position},
@@ -17,12 +18,8 @@ use crate::{
     source::StartAt,
     tasks::{first_error, panicked},
 };
-use std::{future::pending, sync::Arc};
-use tokio::{
-    sync::{mpsc, watch},
-    task::JoinSet,
-    time::Instant,
-};
+use std::sync::Arc;
+use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 /// An open migration.
@@ -36,6 +33,7 @@ pub(super) struct Job {
     start_at: ClusterTime,
     /// What halted it, for the exit code of a process that is stopped meanwhile.
     halted: Option<Error>,
+    lease: Keeper,
 }
 
 /// Why the loop of one activity ended.
@@ -47,15 +45,9 @@ enum Turn {
 }
 
 impl Job {
-    pub(super) fn new(
-        config: Config,
-        clusters: Clusters,
-        store: MongoStore,
-        board: Board,
-        resume_point: Option<Position>,
-        start_at: ClusterTime,
-    ) -> Self {
-        Self { config: Arc::new(config), clusters, store, board, resume_point, start_at, halted: None }
+    pub(super) fn new(config: Config, clusters: Clusters, store: MongoStore, board: Board, record: &Record, lease: Keeper) -> Self {
+        let (resume_point, start_at) = (record.resume_point(), record.start_at);
+        Self { config: Arc::new(config), clusters, store, board, resume_point, start_at, halted: None, lease }
     }
 
     /// Works until the migration is committed, aborted, or `stop` fires; answers requests all the while.
@@ -64,14 +56,11 @@ impl Job {
         let mut watchers: JoinSet<Result<()>> = JoinSet::new();
         watchers.spawn(sample::publish(self.board.clone(), closing.clone()));
         watchers.spawn(sample::ask(self.clusters.source.clone(), self.board.clone(), closing.clone()));
-        let (held, mut lease) = watch::channel(true);
-        let mut keeper: JoinSet<Result<()>> = JoinSet::new();
-        keeper.spawn(keep_lease(self.store.clone(), self.board.clone(), held, closing.clone()));
         let mut outcome = Ok(());
         while outcome.is_ok() && !matches!(self.board.phase(), Phase::Committed { .. }) {
             let turn = match self.board.activity() {
-                Activity::Running => self.work(&mut requests, &mut lease, &mut keeper, stop).await,
-                Activity::Paused { .. } | Activity::Halted { .. } => self.wait(&mut requests, &mut keeper, stop).await,
+                Activity::Running => self.work(&mut requests, stop).await,
+                Activity::Paused { .. } | Activity::Halted { .. } => self.wait(&mut requests, stop).await,
             };
             match turn {
                 Ok(Turn::Again) => {}
@@ -82,21 +71,14 @@ impl Job {
         self.board.publish();
         closing.cancel();
         let watched = first_error(watchers, &closing).await;
-        // Its errors were seen in the loop; behind an abort there is no lease to renew.
-        let _ = first_error(keeper, &closing).await;
+        self.lease.end().await;
         // A successor need not wait for the lease to lapse; if this fails, it will.
         let _ = self.store.release().await;
         outcome.and(watched)
     }
 
     /// One stretch of work: until it fails, is paused, committed, or the lease is in doubt.
-    async fn work(
-        &mut self,
-        requests: &mut mpsc::Receiver<Request>,
-        lease: &mut watch::Receiver<bool>,
-        keeper: &mut JoinSet<Result<()>>,
-        stop: &CancellationToken,
-    ) -> Result<Turn> {
+    async fn work(&mut self, requests: &mut mpsc::Receiver<Request>, stop: &CancellationToken) -> Result<Turn> {
         let session = stop.child_token();
         let (copied_at, mut copied) = mpsc::channel(1);
         let mut work: JoinSet<Result<()>> = JoinSet::new();
@@ -113,7 +95,7 @@ impl Job {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break Err(Error::Interrupted),
-                Some(kept) = keeper.join_next() => break Err(kept.unwrap_or_else(|e| Err(panicked(&e))).err().unwrap_or(Error::Interrupted)),
+                trouble = self.lease.trouble() => break trouble.map(|()| Done::Again),
                 Some(done) = running.finished() => match running.conclude(self, done).await {
                     Ok(None) => {}
                     Ok(Some(turn)) => break Ok(turn),
@@ -123,7 +105,6 @@ impl Job {
                     let error = ended.unwrap_or(Ok(Ok(()))).unwrap_or_else(|e| Err(panicked(&e))).err();
                     break Err(error.unwrap_or_else(|| Error::Bug("the work ended by itself".into())));
                 }
-                Ok(()) = lease.changed() => if !*lease.borrow_and_update() { break Ok(Done::Again) },
                 Some(at) = copied.recv() => if let Err(error) = self.step(Milestone::CopyFinished(at)).await { break Err(error) },
                 Ok(()) = progress.changed() => {
                     let applied = progress.borrow_and_update().applied;
@@ -141,13 +122,13 @@ impl Job {
         let rest = first_error(work, &session).await;
         self.note_resume_point().await?;
         match ended {
-            Ok(done) => self.turn(done, rest, lease).await,
+            Ok(done) => self.turn(done, rest).await,
             Err(Error::Interrupted) => Err(Error::Interrupted),
             Err(error) => self.halt(error),
         }
     }
 
-    async fn turn(&mut self, done: Done, rest: Result<()>, lease: &mut watch::Receiver<bool>) -> Result<Turn> {
+    async fn turn(&mut self, done: Done, rest: Result<()>) -> Result<Turn> {
         match done {
             Done::Ended => Ok(Turn::Ended),
             Done::Abort(answer) => {
@@ -161,7 +142,7 @@ impl Job {
                     return self.halt(error);
                 }
                 // In doubt: nothing is written until the lease is renewed. Its loss ends the keeper, and so the job.
-                let _ = tokio::time::timeout(LEASE, lease.wait_for(|held| *held)).await;
+                self.lease.certainty().await;
                 self.halted = None;
                 Ok(Turn::Again)
             }
@@ -169,17 +150,12 @@ impl Job {
     }
 
     /// Paused or halted: only a command, a signal or the loss of the lease changes anything.
-    async fn wait(
-        &mut self,
-        requests: &mut mpsc::Receiver<Request>,
-        keeper: &mut JoinSet<Result<()>>,
-        stop: &CancellationToken,
-    ) -> Result<Turn> {
+    async fn wait(&mut self, requests: &mut mpsc::Receiver<Request>, stop: &CancellationToken) -> Result<Turn> {
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Err(self.halted.take().unwrap_or(Error::Interrupted)),
-                Some(kept) = keeper.join_next() => return Err(kept.unwrap_or_else(|e| Err(panicked(&e))).err().unwrap_or(Error::Interrupted)),
+                error = self.lease.lost() => return Err(error),
                 request = requests.recv() => match request {
                     None => return Err(Error::Interrupted),
                     Some(request) => match ask_idle(self, request).await? {
@@ -246,30 +222,4 @@ impl Job {
         }
         Ok(())
     }
-}
-
-/// Renews the lease. Tells when it is in doubt: not renewed for two thirds of its term, before anybody else may
-/// take it.
-async fn keep_lease(store: MongoStore, board: Board, held: watch::Sender<bool>, stop: CancellationToken) -> Result<()> {
-    let mut tick = tokio::time::interval(LEASE / 5);
-    let mut renewed = Instant::now();
-    let store = store.hasty(LEASE / 5);
-    while stop.run_until_cancelled(tick.tick()).await.is_some() {
-        let asked = Instant::now();
-        match store.renew().await {
-            Ok(()) => {
-                renewed = asked;
-                board.metrics.lease_renewed();
-            }
-            Err(error @ Error::LeaseLost { .. }) => return Err(error),
-            Err(error) => tracing::warn!(error = error.story(), "the lease could not be renewed"),
-        }
-        let sure = renewed.elapsed() < LEASE * 2 / 3;
-        held.send_if_modified(|held| std::mem::replace(held, sure) != sure);
-    }
-    // The keeper ends only with the job: its end would be taken for the loss of the lease.
-    if !stop.is_cancelled() {
-        pending::<()>().await;
-    }
-    Ok(())
 }

@@ -4,6 +4,7 @@ mod board;
 mod commands;
 mod connect;
 mod job;
+mod lease;
 mod open;
 mod preflight;
 mod privileges;

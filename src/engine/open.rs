@@ -4,6 +4,7 @@ use super::{
     board::{Board, Known, START_DEADLINE},
     connect::Clusters,
     job::Job,
+    lease::Keeper,
     preflight::inspect,
 };
 use crate::{
@@ -53,12 +54,13 @@ pub(super) async fn open(
         }
         None => opening.begin(fingerprint, &inspected.occupied).await?,
     };
+    let lease = Keeper::start(store.clone(), metrics.clone());
     opening.undo_cutover(&mut record).await?;
     if record.phase == Phase::Planned {
         opening.plan(&mut record).await?;
     }
     let board = opening.board(&record, metrics, status).await?;
-    Ok(Job::new(config.clone(), clusters, store, board, record.resume_point(), record.start_at))
+    Ok(Job::new(config.clone(), clusters, store, board, &record, lease))
 }
 
 struct Opening<'a> {

@@ -88,6 +88,7 @@ impl Work {
             writers: Arc::new(Semaphore::new(self.config.copy.writers)),
             memory: Memory::new(self.share(COPY_SHARE)),
             counts: board.partitions.clone(),
+            retry: self.clusters.retry(),
             rereads,
         };
         copy.run(partitions, stop.clone()).await?;
