@@ -3,5 +3,8 @@
 
 mod cli;
 mod deploy;
+mod docs;
+mod kill;
 mod layers;
+mod support;
 mod verify;
