@@ -73,7 +73,7 @@ impl Opening<'_> {
     /// The first record. What stands in the way is dropped, where that was permitted by name.
     async fn begin(&self, fingerprint: Fingerprint, occupied: &[crate::model::Namespace]) -> Result<Record> {
         if self.config.restart_from_scratch {
-            self.store.wipe().await?;
+            self.give_up_former().await?;
         }
         for ns in occupied {
             tracing::warn!(%ns, "dropping a namespace of the target, as permitted");
@@ -93,6 +93,16 @@ impl Opening<'_> {
         };
         self.store.create(&record).await?;
         Ok(record)
+    }
+
+    /// Ends the migration that stood there, unless somebody is at work on it.
+    async fn give_up_former(&self) -> Result<()> {
+        let Some(former) = self.store.load().await? else { return Ok(()) };
+        self.store.take().await?;
+        if former.fenced && !matches!(former.phase, Phase::Committed { .. }) {
+            self.clusters.source.block_writes(false).await?;
+        }
+        self.store.wipe().await
     }
 
     /// A cutover that a crash cut short is undone: the source is never left fenced.

@@ -71,13 +71,20 @@ impl<T: Target, C: Store> Change<'_, T, C> {
             entry.state = State::Dropped;
             return self.save(self.catalog.add(entry)).await;
         }
-        // What is there and not in the catalog is left from a creation that a crash cut short: nothing was written to it.
-        if self.target.lookup(&entry.target).await?.is_some() {
-            self.target.drop_collection(&entry.target).await?;
-        }
+        self.make_room(&entry.target).await?;
         let (at_once, _) = park_options(options);
         entry.target_uuid = self.target.create(&entry.target, &at_once).await?;
         self.save(self.catalog.add(entry)).await
+    }
+
+    /// What has a name on the target and is not in the catalog is left from a creation that a crash cut short, and
+    /// then nothing was written to it. Documents are somebody's, and are not ours to drop.
+    async fn make_room(&self, ns: &Namespace) -> Result<()> {
+        let Some(there) = self.target.lookup(ns).await? else { return Ok(()) };
+        if there.kind != CollectionKind::View && self.target.holds_documents(ns).await? {
+            return Err(Error::TargetNotEmpty { namespaces: vec![ns.to_string()] });
+        }
+        self.target.drop_collection(ns).await
     }
 
     async fn drop_collection(&self, id: CollectionUuid) -> Result<()> {
@@ -172,9 +179,7 @@ impl<T: Target, C: Store> Change<'_, T, C> {
         let there = self.target.lookup(&then).await?;
         // A replay finds it there already, if the crash came before the catalog was saved.
         if there.as_ref().is_none_or(|t| t.uuid != target_uuid) {
-            if there.is_some() {
-                self.target.drop_collection(&then).await?;
-            }
+            self.make_room(&then).await?;
             self.target.rename(&now, &then, false).await?;
         }
         let renamed = self.target.lookup(&then).await?;

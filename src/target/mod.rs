@@ -79,6 +79,8 @@ pub trait Target: Clone + Send + Sync + 'static {
     fn locate(&self, db: &str, uuid: CollectionUuid) -> impl Future<Output = Result<Option<Namespace>>> + Send;
     /// What a name stands for.
     fn lookup(&self, ns: &Namespace) -> impl Future<Output = Result<Option<CollectionInfo>>> + Send;
+    /// Whether a name stands for something that holds a document; a view holds none.
+    fn holds_documents(&self, ns: &Namespace) -> impl Future<Output = Result<bool>> + Send;
     /// Makes a collection or view with these options; gives its identity, which a view has not.
     fn create(&self, ns: &Namespace, options: &RawDocument) -> impl Future<Output = Result<Option<CollectionUuid>>> + Send;
     /// Drops a collection or view; nothing where it is gone.

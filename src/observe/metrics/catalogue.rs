@@ -78,7 +78,7 @@ catalogue! {
     // Where it stands.
     LAG = gauge("mongoferry_lag_seconds", &[], "Seconds between the newest time known of the source and what is on the target; NaN while unknown.");
     HEADROOM = gauge("mongoferry_oplog_headroom_seconds", &[], "Seconds until the source's oplog would overwrite the resume point: window minus lag; NaN while unknown.");
-    WINDOW = gauge("mongoferry_oplog_window_seconds", &[], "Seconds between the oldest and the newest entry of the source's oplog; NaN while unknown.");
+    WINDOW = gauge("mongoferry_oplog_window_seconds", &[], "Seconds that the source's oplog holds when it is full, at the rate so far; NaN while unknown.");
     CHECKPOINT_AGE = gauge("mongoferry_checkpoint_age_seconds", &[], "Seconds since the resume point was last saved, growing even if the engine hangs; NaN before the first.");
     APPLIED_TIME = gauge("mongoferry_applied_cluster_time_seconds", &[], "Cluster time of the source, in seconds since 1970, up to which everything is on the target; NaN while unknown.");
     PHASE = gauge("mongoferry_phase", &[("phase", &Phase::LABELS)], "1 for the phase the migration is in, 0 for the others.");

@@ -24,6 +24,12 @@ pub(crate) async fn create(cluster: &Cluster, ns: &Namespace, options: &RawDocum
     }
 }
 
+pub(crate) async fn holds_documents(cluster: &Cluster, ns: &Namespace) -> Result<bool> {
+    let command = doc! {"find": ns.coll(), "limit": 1, "projection": {"_id": 1}};
+    let reply = cluster.run(ns.db(), &format!("looking whether `{ns}` is empty"), &command).await?;
+    Ok(reply.get_document("cursor").and_then(|c| c.get_array("firstBatch")).is_ok_and(|batch| !batch.is_empty()))
+}
+
 pub(crate) async fn drop_collection(cluster: &Cluster, ns: &Namespace) -> Result<()> {
     let command = doc! {"drop": ns.coll(), "writeConcern": {"w": "majority"}};
     match cluster.run(ns.db(), &format!("dropping `{ns}`"), &command).await {

@@ -58,6 +58,9 @@ impl Target for MongoTarget {
     async fn lookup(&self, ns: &Namespace) -> Result<Option<CollectionInfo>> {
         Ok(listing::collections_of(&self.cluster, ns.db()).await?.into_iter().find(|c| c.ns == *ns))
     }
+    async fn holds_documents(&self, ns: &Namespace) -> Result<bool> {
+        ddl::holds_documents(&self.cluster, ns).await
+    }
     async fn create(&self, ns: &Namespace, options: &RawDocument) -> Result<Option<CollectionUuid>> {
         ddl::create(&self.cluster, ns, options).await?;
         Ok(self.lookup(ns).await?.and_then(|c| c.uuid))
