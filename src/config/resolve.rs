@@ -55,7 +55,7 @@ pub fn resolve(raw: &Raw) -> Result<Resolved, Vec<Problem>> {
         exit_on_halt: r.one("on_halt", |t| values::word(t, &[("wait", false), ("exit", true)])).unwrap_or_default(),
         selection: r.selection(),
         drop_target_namespaces: r.switch("selection.drop_target_namespaces"),
-        restart_from_scratch: r.switch("selection.restart_from_scratch"),
+        restart_from_scratch: r.asked("selection.restart_from_scratch"),
         copy: CopyConfig {
             partitions: r.number("copy.partitions", 1..=64),
             writers: r.number("copy.writers", 1..=256),
@@ -133,6 +133,16 @@ impl Resolver<'_> {
 
     fn switch(&mut self, key: &str) -> bool {
         self.one(key, values::switch).unwrap_or_default()
+    }
+
+    /// A switch that is meant once: where a file or a variable repeats it, each restart would throw away what was done.
+    fn asked(&mut self, key: &str) -> bool {
+        let on = self.switch(key);
+        if let Some(written) = self.raw.of(key).filter(|w| on && w.origin != Origin::Flag) {
+            let hint = format!("give `--{}` on the command line, for the one start that it is meant for", knob(key).flag);
+            self.problems.push(Problem::new(written.origin.name_of(knob(key)), "would be repeated by every restart").hint(hint));
+        }
+        on
     }
 
     fn secret(&mut self, key: &str) -> SecretString {
