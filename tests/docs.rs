@@ -23,7 +23,14 @@ fn options_and_exit_codes() -> (String, String) {
 
 fn phases() -> String {
     let at = ClusterTime::default();
-    let phases = [Phase::Planned, Phase::Copying { start_at: at }, Phase::CatchingUp { start_at: at, copied_at: at }, Phase::Tailing, Phase::CuttingOver, Phase::Committed { fence: at }];
+    let phases = [
+        Phase::Planned,
+        Phase::Copying { start_at: at },
+        Phase::CatchingUp { start_at: at, copied_at: at },
+        Phase::Tailing,
+        Phase::CuttingOver,
+        Phase::Committed { fence: at },
+    ];
     let mut table = format!("| Phase | {} |\n|", Verb::ALL.map(Verb::label).join(" | "));
     table.push_str(&" --- |".repeat(Verb::ALL.len() + 1));
     for phase in phases {

@@ -94,10 +94,16 @@ async fn unpark<T: Target>(target: &T, to: &Namespace, spec: &IndexSpec, now: &I
 /// # Errors
 /// As classified.
 pub async fn unseal<T: Target>(target: &T, catalog: &Catalog) -> Result<()> {
+    let there = target.collections().await?;
     for collection in catalog.living() {
         let to = collection.entry().target.clone();
         if collection.on_target().is_none() {
             continue;
+        }
+        if there.iter().any(|c| c.ns == to && raw::get(&c.options, "expireAfterSeconds").is_some()) {
+            let mut off = raw::Builder::default();
+            off.str("expireAfterSeconds", "off");
+            target.modify(&to, &off.finish()).await?;
         }
         for spec in target.indexes(&to).await?.iter().filter(|spec| !spec.is_id() && PARKED.iter().any(|option| spec.has(option))) {
             unseal_index(target, &collection, &to, spec).await?;
