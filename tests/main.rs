@@ -1,10 +1,12 @@
 //! All integration tests, linked once. What needs real servers lives below a module called `real`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod bad_input;
 mod cli;
 mod deploy;
 mod docs;
 mod kill;
 mod layers;
+mod life;
 mod support;
 mod verify;

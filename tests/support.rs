@@ -8,6 +8,7 @@ use mongodb::Client;
 use rand::Rng;
 use serde_json::Value;
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     net::{Ipv4Addr, TcpListener},
     path::PathBuf,
@@ -184,12 +185,20 @@ impl Ferry {
 
     /// Waits until the status is as wanted, and gives it. Fails when the process ends or halts before.
     pub async fn wait_for(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        let deadline = Instant::now() + DEADLINE;
+        match self.wait_within(DEADLINE, what, wanted).await {
+            Ok(status) => status,
+            Err(last) => panic!("waited in vain for {what}; last seen: {last:#}\n{}", self.log()),
+        }
+    }
+
+    /// As [`Ferry::wait_for`], for what may rightly not come in time: then the last status is given.
+    pub async fn wait_within(&mut self, time: Duration, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value, Value> {
+        let deadline = Instant::now() + time;
         let mut last = None;
         loop {
             if let Some(status) = self.look().await {
                 if wanted(&status) {
-                    return status;
+                    return Ok(status);
                 }
                 assert!(status["activity"] != "halted", "waiting for {what}, it halted: {status:#}\n{}", self.log());
                 last = Some(status);
@@ -198,7 +207,7 @@ impl Ferry {
                 panic!("waiting for {what}, it ended with {code}\n{}", self.log());
             }
             if Instant::now() > deadline {
-                panic!("waited in vain for {what}; last seen: {:#}\n{}", last.unwrap_or_default(), self.log());
+                return Err(last.unwrap_or_default());
             }
             sleep(LOOK_AGAIN).await;
         }
@@ -206,8 +215,7 @@ impl Ferry {
 
     /// Waits for a phase, or one behind it.
     pub async fn wait_for_phase(&mut self, phase: &str) -> Value {
-        let wanted = order(phase);
-        self.wait_for(phase, |status| order(status["phase"].as_str().unwrap_or_default()) >= wanted).await
+        self.wait_for(phase, |status| reached(status, phase)).await
     }
 
     /// Waits until every gate of a cutover is open.
@@ -264,8 +272,10 @@ impl Ferry {
     }
 }
 
-fn order(phase: &str) -> Option<usize> {
-    ["planned", "copying", "catching_up", "tailing", "cutting_over", "committed"].iter().position(|p| *p == phase)
+/// Whether a status is of this phase, or one behind it.
+pub fn reached(status: &Value, phase: &str) -> bool {
+    let order = |phase: &str| ["planned", "copying", "catching_up", "tailing", "cutting_over", "committed"].iter().position(|p| *p == phase);
+    status["phase"].as_str().and_then(order) >= order(phase)
 }
 
 /// A cluster time in a status.
@@ -332,10 +342,6 @@ impl Pair {
         self.to.database(METADATA).collection::<Document>("migration").find_one(doc! {}).await.unwrap()
     }
 
-    /// The databases of the target with their sizes: what must not change when nothing may be written.
-    pub async fn databases_of_target(&self) -> Vec<(String, i64)> {
-        databases(&self.to).await
-    }
 
     /// Fails unless both sides are equal, byte for byte.
     pub async fn assert_equal(&self) {
@@ -357,11 +363,17 @@ impl Pair {
     }
 }
 
-/// Names and sizes of the databases.
-pub async fn databases(client: &Client) -> Vec<(String, i64)> {
-    let listed = client.list_databases().await.unwrap();
-    // What the server itself writes grows by itself.
-    listed.into_iter().filter(|d| !matches!(d.name.as_str(), "local" | "config")).map(|d| (d.name, d.size_on_disk.cast_signed())).collect()
+/// A digest of every database by the server itself, but for those that it writes to by itself: what must not change
+/// when nothing may be written.
+pub async fn contents(client: &Client) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    for name in client.list_database_names().await.unwrap() {
+        if !matches!(name.as_str(), "local" | "config") {
+            let digest = run(client, &name, doc! {"dbHash": 1}).await.get_document("collections").unwrap().to_string();
+            found.insert(name, digest);
+        }
+    }
+    found
 }
 
 /// Runs a command; a reply with errors of single statements is a failure, too.

@@ -91,12 +91,19 @@ impl<S: Source, T: Target> Lane<S, T> {
         self.reread(collection, to, &round.rereads).await?;
         let applied = self.target.apply(to, &round.statements).await?;
         let mut again: Vec<&DocumentKey> = applied.refused.iter().map(|&n| round.statements[n].key()).collect();
-        // While the copy is under way, the document of a diff is yet to come, and will be as new.
-        if applied.diff_missed && collection.entry().state == State::Complete {
+        if applied.diff_missed && self.is_missed(collection, &round) {
             again.extend(round.statements.iter().filter(|s| matches!(s, Statement::Diff(..))).map(Statement::key));
         }
         let again: Vec<_> = again.into_iter().map(|key| (key, round.newest)).collect();
         self.reread(collection, to, &again).await
+    }
+
+    /// Whether a diff that found no document tells of a loss. It does not while the copy is under way: the document
+    /// is yet to come, and will be as new. Nor while the target may be newer than the stream: the document was
+    /// deleted by then, and that event is yet to come. (To read it again would make the target newer still, and
+    /// the next diffs miss as well.)
+    fn is_missed(&self, collection: &Collection, round: &Round<'_>) -> bool {
+        collection.entry().state == State::Complete && round.newest > self.race.newest_read()
     }
 
     /// Reads documents from the source and leaves the target with exactly what is there.
