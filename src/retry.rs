@@ -29,6 +29,12 @@ impl Retry {
         Self { deadline, stop, told: Arc::new(told) }
     }
 
+    /// For how long a call is repeated.
+    #[must_use]
+    pub fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
     /// The same with another deadline.
     #[must_use]
     pub fn within(&self, deadline: Duration) -> Self {

@@ -100,12 +100,7 @@ pub(super) async fn inspect(config: &Config, clusters: &Clusters) -> Inspected {
     }
     let (include, exclude, rename) = config.selection.describe();
     seen.fingerprint = Some(Fingerprint { source: source_id, target: target_id, include, exclude, rename });
-    for outcome in [
-        seen.privileges(source).await,
-        seen.privileges(target).await,
-        seen.abilities(config, clusters).await,
-        seen.metadata(config, clusters).await,
-    ] {
+    for outcome in [seen.abilities(config, clusters).await, seen.metadata(config, clusters).await] {
         seen.note(outcome);
     }
     if seen.errors.is_empty() {
@@ -135,11 +130,13 @@ impl Inspected {
 
     /// Reaches the cluster, and learns its id where it can take part.
     async fn identity(&mut self, cluster: &Cluster) -> Option<String> {
-        match identity(cluster).await {
-            Ok(id) => {
-                self.finding(Level::Ok, format!("the {} is a replica set and answers", cluster.side()), None);
-                Some(id)
-            }
+        let seen = async {
+            replica_set(cluster).await?;
+            self.privileges(cluster).await?;
+            identity(cluster).await
+        };
+        match seen.await {
+            Ok(id) => Some(id),
             Err(error) => {
                 self.error(error);
                 None
@@ -149,6 +146,7 @@ impl Inspected {
 
     async fn privileges(&mut self, cluster: &Cluster) -> Result<()> {
         let side = cluster.side();
+        self.finding(Level::Ok, format!("the {side} is a replica set and answers"), None);
         if let Some((actions, command)) = privileges::missing(cluster).await? {
             return Err(Error::UnfitCluster {
                 side,
@@ -280,27 +278,43 @@ impl Inspected {
     }
 }
 
-/// The id that a replica set got when it was initiated.
-async fn identity(cluster: &Cluster) -> Result<String> {
+/// Refuses everything that is none.
+async fn replica_set(cluster: &Cluster) -> Result<()> {
     let side = cluster.side();
     match cluster.topology().await? {
-        Topology::ReplicaSet => {}
+        Topology::ReplicaSet => Ok(()),
         Topology::Standalone => {
-            return Err(Error::UnfitCluster {
+            Err(Error::UnfitCluster {
                 side,
                 problem: "is a standalone server: it has no oplog, so no change streams and no majority".into(),
                 hint: "make it a replica set: restart mongod with `--replSet rs0`, then run `rs.initiate()` in mongosh, and add `replicaSet=rs0` to the connection string".into(),
-            });
+            })
         }
         Topology::Sharded => {
-            return Err(Error::UnfitCluster {
+            Err(Error::UnfitCluster {
                 side,
                 problem: "is sharded, which this version does not support".into(),
                 hint: "use replica sets on both sides".into(),
-            });
+            })
         }
     }
-    let reply = cluster.run("admin", "asking for the configuration of the replica set", &doc! {"replSetGetConfig": 1}).await?;
+}
+
+/// The id that a replica set got when it was initiated.
+async fn identity(cluster: &Cluster) -> Result<String> {
+    let side = cluster.side();
+    let asked = cluster.run("admin", "asking for the configuration of the replica set", &doc! {"replSetGetConfig": 1}).await;
+    let reply = match asked {
+        // Whoever has a user was told of its privileges before.
+        Err(Error::Forbidden { .. }) => {
+            return Err(Error::UnfitCluster {
+                side,
+                problem: "wants a login, and the connection string names no user".into(),
+                hint: "write it as `mongodb://user:password@host1,host2/?replicaSet=NAME&authSource=admin`".into(),
+            });
+        }
+        other => other?,
+    };
     let settings = reply.get_document("config").and_then(|c| c.get_document("settings"));
     settings.and_then(|s| s.get_object_id("replicaSetId")).map(bson::oid::ObjectId::to_hex).map_err(|_| Error::UnfitCluster {
         side,

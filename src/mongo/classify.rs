@@ -120,12 +120,34 @@ fn code_of(error: &mongodb::error::Error) -> Option<i32> {
     }
 }
 
-/// The driver prints the server's whole reply, documents included: keep the kind and the code.
+/// A cause in words, without data: the driver prints the server's whole reply, and the server puts the refused
+/// command (code 13) or the offending key (code 11000) behind the first brace of its message.
 fn quiet(error: mongodb::error::Error) -> Box<Quiet> {
-    Box::new(Quiet(match &*error.kind {
-        ErrorKind::Command(e) => format!("{} (code {}, {})", e.message, e.code, e.code_name),
+    let text = match &*error.kind {
+        ErrorKind::Command(e) => format!("{} (code {}, {})", without_data(&e.message), e.code, e.code_name),
+        // Labels in any order, and fields that say nothing.
+        kind @ ErrorKind::ServerSelection { .. } => without_labels(&kind.to_string()),
+        ErrorKind::Write(_) | ErrorKind::InsertMany(_) | ErrorKind::BulkWrite(_) => "the server refused a write".to_owned(),
         kind => kind.to_string(),
-    }))
+    };
+    Box::new(Quiet(text))
+}
+
+fn without_data(message: &str) -> &str {
+    let cut = message.find(['{', '[']).unwrap_or(message.len());
+    message[..cut].trim_end().trim_end_matches(" to execute command")
+}
+
+fn without_labels(text: &str) -> String {
+    let mut rest = text;
+    let mut kept = String::new();
+    while let Some((before, labels)) = rest.split_once(", labels: {") {
+        kept.push_str(before);
+        let behind = labels.split_once('}').map_or("", |(_, behind)| behind);
+        rest = behind.strip_prefix(", source: None").unwrap_or(behind);
+        rest = rest.strip_prefix(", server response: None").unwrap_or(rest);
+    }
+    kept + rest
 }
 
 /// A cause in words.
@@ -137,6 +159,18 @@ struct Quiet(String);
 mod tests {
     use super::*;
     use crate::error::Remedy;
+
+    #[test]
+    fn what_the_server_quotes_is_cut_off() {
+        let refused = "not authorized on admin to execute command { insert: \"c\", documents: [ { name: \"x\" } ] }";
+        assert_eq!(without_data(refused), "not authorized on admin");
+        assert_eq!(
+            without_data("E11000 duplicate key error collection: a.b index: _id_ dup key: { _id: 1 }"),
+            "E11000 duplicate key error collection: a.b index: _id_ dup key:"
+        );
+        let selection = "No available servers. { Error: refused, labels: {\"A\", \"B\"}, source: None, server response: None }, 2";
+        assert_eq!(without_labels(selection), "No available servers. { Error: refused }, 2");
+    }
 
     #[test]
     fn lost_is_never_transient() {
