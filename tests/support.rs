@@ -274,7 +274,8 @@ impl Ferry {
 
 /// Whether a status is of this phase, or one behind it.
 pub fn reached(status: &Value, phase: &str) -> bool {
-    let order = |phase: &str| ["planned", "copying", "catching_up", "tailing", "cutting_over", "committed"].iter().position(|p| *p == phase);
+    let order =
+        |phase: &str| ["planned", "copying", "catching_up", "tailing", "cutting_over", "committed"].iter().position(|p| *p == phase);
     status["phase"].as_str().and_then(order) >= order(phase)
 }
 
@@ -341,7 +342,6 @@ impl Pair {
     pub async fn record(&self) -> Option<Document> {
         self.to.database(METADATA).collection::<Document>("migration").find_one(doc! {}).await.unwrap()
     }
-
 
     /// Fails unless both sides are equal, byte for byte.
     pub async fn assert_equal(&self) {

@@ -13,7 +13,7 @@ use crate::meter::{Cpu, Meter, peak_memory};
 use crate::report::Calls;
 
 /// How often the endpoint is asked. Each answer costs the client about a quarter of a millisecond.
-const POLL: Duration = Duration::from_millis(25);
+const POLL: Duration = Duration::from_millis(50);
 /// When to give up.
 const PATIENCE: Duration = Duration::from_secs(3600);
 
