@@ -48,7 +48,12 @@ mod real {
         insert(client, "ddl2", "moved", 5_000..5_010).await;
         on(client, "ddl", doc! {"aggregate": "untouched", "pipeline": [{"$match": {"b": 2}}, {"$out": "out"}], "cursor": {}}).await;
         on(client, "ddl", doc! {"aggregate": "untouched", "pipeline": [{"$match": {"b": 3}}, {"$out": "out"}], "cursor": {}}).await;
-        on(client, "ddl", doc! {"aggregate": "untouched", "pipeline": [{"$match": {"b": 4}}, {"$merge": {"into": "merged"}}], "cursor": {}}).await;
+        on(
+            client,
+            "ddl",
+            doc! {"aggregate": "untouched", "pipeline": [{"$match": {"b": 4}}, {"$merge": {"into": "merged"}}], "cursor": {}},
+        )
+        .await;
         on(client, "ddl", doc! {"createIndexes": "indexed", "indexes": [{"key": {"a": 1, "b": -1}, "name": "new", "unique": true}]}).await;
         on(client, "ddl", doc! {"dropIndexes": "indexed", "index": "old"}).await;
         on(client, "ddl", doc! {"collMod": "indexed", "index": {"name": "ttl", "expireAfterSeconds": 2_000_000}}).await;

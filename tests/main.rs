@@ -3,13 +3,13 @@
 
 mod bad_input;
 mod cli;
+mod ddl;
 mod deploy;
 mod docs;
-mod kill;
-mod ddl;
 mod election;
-mod memory;
+mod kill;
 mod layers;
 mod life;
+mod memory;
 mod support;
 mod verify;

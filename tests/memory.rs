@@ -37,7 +37,9 @@ mod real {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn the_largest_documents_are_copied_and_followed_within_the_budget() {
-        let pair = Pair::with(Options { oplog_mb: 2048, ..Options::default() }, Options { oplog_mb: 990, ..Options::default() }).await;
+        let pair =
+            Pair::with(Options { oplog_mb: 2048, cache_gb: 1.0, ..Options::default() }, Options { cache_gb: 1.0, ..Options::default() })
+                .await;
         let documents = if full("MEMORY") { 200 } else { 40 };
         let large = |id: i32, byte: u8| {
             let bytes = vec![byte; (16 << 20) - 64];

@@ -411,17 +411,27 @@ pub fn golden(name: &str, text: &str) {
     assert!(wanted == text, "{} differs; UPDATE_GOLDEN=1 writes it anew. It is now:\n{text}", path.display());
 }
 
-/// A hindrance on a server: commands of mongoferry are answered late. Needs `enableTestCommands`, as the test bed's
-/// servers have.
-pub async fn slow_down(client: &Client, commands: &[&str], by: Duration) {
+/// A hindrance on a server, as a command for its `admin`: commands of mongoferry are answered late. Needs
+/// `enableTestCommands`, as the test bed's servers have.
+pub fn slowness(commands: &[&str], by: Duration) -> Document {
     let data = doc! {
         "failCommands": commands.to_vec(), "blockConnection": true, "blockTimeMS": i64::try_from(by.as_millis()).unwrap(),
         "appName": "mongoferry",
     };
-    run(client, "admin", doc! {"configureFailPoint": "failCommand", "mode": "alwaysOn", "data": data}).await;
+    doc! {"configureFailPoint": "failCommand", "mode": "alwaysOn", "data": data}
+}
+
+/// What takes it back.
+pub fn no_slowness() -> Document {
+    doc! {"configureFailPoint": "failCommand", "mode": "off"}
+}
+
+/// Slows the primary down.
+pub async fn slow_down(client: &Client, commands: &[&str], by: Duration) {
+    run(client, "admin", slowness(commands, by)).await;
 }
 
 /// Takes [`slow_down`] back.
 pub async fn speed_up(client: &Client) {
-    run(client, "admin", doc! {"configureFailPoint": "failCommand", "mode": "off"}).await;
+    run(client, "admin", no_slowness()).await;
 }

@@ -5,8 +5,10 @@
 //! A view has no UUID: it is kept under a digest of its name.
 
 mod entry;
+mod reconcile;
 
 pub use entry::{Entry, State, view_uuid};
+pub use reconcile::reconcile;
 
 use crate::{
     model::{CanonicalKey, ClusterTime, CollectionUuid, DocumentKey, Namespace, UnfinishedIndex},

@@ -3,11 +3,13 @@
 
 mod frontier;
 mod lease;
+mod memory;
 mod mongo;
 mod record;
 
 pub use frontier::Frontier;
 pub use lease::{LEASE, holder};
+pub use memory::{MemoryStore, StoreFaults};
 pub use mongo::MongoStore;
 pub use record::{FORMAT, Record};
 

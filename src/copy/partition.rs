@@ -173,7 +173,7 @@ impl<S: Source, T: Target, C: Store> Worker<'_, S, T, C> {
     async fn save(&mut self) -> Result<()> {
         self.copy.store.save_partitions(std::slice::from_ref(&self.partition)).await?;
         self.saved_at = Instant::now();
-        self.unsaved.clear();
+        self.unsaved.drain(..).for_each(Hold::confirm);
         Ok(())
     }
 }
@@ -185,7 +185,7 @@ async fn insert<S: Source, T: Target, C: Store>(
     collection: Arc<Collection>,
     seq: u64,
     batch: ScanBatch,
-    hold: Hold,
+    mut hold: Hold,
     reading: OwnedSemaphorePermit,
     ordered: bool,
     stop: CancellationToken,
@@ -205,6 +205,7 @@ async fn insert<S: Source, T: Target, C: Store>(
         // No structural change meanwhile: the name and identity on the target are those of now.
         let _shared = collection.gate.read().await;
         let Some(to) = collection.on_target() else { return Ok(Some(Confirmed { seq, last, documents: 0, bytes: 0, hold })) };
+        hold.inserting();
         let started = Instant::now();
         let inserted = copy.target.insert(&to, &batch.documents, ordered).await?;
         copy.metrics.copy_inserted(started.elapsed());

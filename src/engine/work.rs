@@ -2,7 +2,7 @@
 
 use super::{board::Board, connect::Clusters};
 use crate::{
-    catalog::State,
+    catalog::{Entry, State, reconcile},
     checkpoint::{MongoStore, Store},
     config::Config,
     copy::{Copy, Memory},
@@ -10,7 +10,7 @@ use crate::{
     indexes::Builder,
     model::{ClusterTime, Partition, Phase, Position},
     race::Reread,
-    source::StartAt,
+    source::{Source, StartAt},
     tail::{Room, Tail},
     tasks::first_error,
 };
@@ -46,7 +46,9 @@ impl Work {
         let board = &self.board;
         board.race.resume_from(start);
         // Whatever an earlier run had read into the target, the source had it by now.
-        board.race.read(self.clusters.source.cluster().operation_time().await?);
+        let now = self.clusters.source.operation_time().await?;
+        board.race.read(now);
+        self.reconcile(now).await?;
         let changed = Arc::new(Notify::new());
         let (rereads, asked) = mpsc::channel(REREAD_QUEUE);
         let mut tasks: JoinSet<Result<()>> = JoinSet::new();
@@ -58,6 +60,16 @@ impl Work {
         }
         tasks.spawn(builder.run(stop.clone()));
         first_error(tasks, &stop).await
+    }
+
+    /// See [`reconcile`]: after a crash, or after a change that failed half way.
+    async fn reconcile(&self, now: ClusterTime) -> Result<()> {
+        let living = self.clusters.source.collections().await?.iter().filter_map(|c| c.uuid).collect();
+        let collections = self.board.catalog.living();
+        let mut entries: Vec<Entry> = collections.iter().map(|c| c.entry().clone()).collect();
+        reconcile(&self.clusters.target, &mut entries, &living, now).await?;
+        collections.iter().zip(entries).for_each(|(collection, entry)| *collection.entry_mut() = entry);
+        Ok(())
     }
 
     async fn copy(

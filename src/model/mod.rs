@@ -8,6 +8,7 @@ mod partition;
 mod phase;
 pub mod raw;
 mod selection;
+pub mod shelf;
 mod status;
 mod time;
 

@@ -8,7 +8,7 @@ use mongodb::error::{ErrorKind, WriteFailure};
 
 /// Codes for which the same command may well succeed in a moment. Names as in the server's
 /// `error_codes.yml`; the driver's own list of retryable reads and writes is a part of it.
-const TRANSIENT: [(i32, Trouble); 22] = [
+const TRANSIENT: [(i32, Trouble); 23] = [
     (6, Trouble::Network),      // HostUnreachable
     (7, Trouble::Network),      // HostNotFound
     (24, Trouble::Other),       // LockTimeout
@@ -30,6 +30,7 @@ const TRANSIENT: [(i32, Trouble); 22] = [
     (11602, Trouble::Election), // InterruptedDueToReplStateChange
     (13435, Trouble::Election), // NotPrimaryNoSecondaryOk
     (13436, Trouble::Election), // NotPrimaryOrSecondary
+    (388, Trouble::Overload),   // TransactionTooLargeForCache: a document of 16 MiB under cache pressure (RAN on 6.0.5)
     (112, Trouble::Overload),   // WriteConflict
 ];
 

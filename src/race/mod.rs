@@ -8,11 +8,14 @@
 //!   again in the key's lane ([`Race::raced`]);
 //! - every open read holds the resume point back ([`Hold`]): to the time its node had reported before the
 //!   oldest batch that is not yet confirmed (inserted, raced keys read again, progress durable). After a
-//!   crash the events in between are seen again;
+//!   crash the events in between are seen again. A batch that was inserted, perhaps in part, and never confirmed
+//!   holds it for the rest of the run, whatever became of the task that had it;
 //! - a read starts at or after the newest resume point that was ever given out ([`Race::hold`]).
 //!
 //! Touched keys are kept until the resume point has passed them. No read, open or to come, is older.
 
+#[cfg(test)]
+mod model;
 mod reread;
 
 pub use reread::Reread;
@@ -92,7 +95,7 @@ impl Race {
             state.raise(at);
             at
         };
-        Hold { race: self.clone(), at }
+        Hold { race: self.clone(), at, inserting: false }
     }
 
     /// How far the resume point may go, and so far it is given out: the newest of `positions` (ascending)
@@ -110,10 +113,12 @@ impl Race {
         Some(n)
     }
 
-    /// The resume point that a former run had saved.
+    /// Begins anew at the saved resume point. Nothing of an earlier run may be at work any more: what it left unconfirmed will
+    /// be replayed from there, and holds nothing back.
     pub fn resume_from(&self, saved: ClusterTime) {
         let mut state = self.state();
-        state.promised = state.promised.max(saved);
+        let newest_read = state.newest_read;
+        *state = State { promised: saved, newest_read, ..State::default() };
     }
 
     /// The target may show the source as late as this.
@@ -164,11 +169,14 @@ impl Touched {
     }
 }
 
-/// Holds the resume point back until it is dropped.
+/// Holds the resume point back: until it is dropped, or, once something read under it may be on the target, until that is
+/// confirmed. An insert that failed half way, or a task that ended between insert and re-read, leaves what only a replay can mend:
+/// so such a hold outlives its owner, and only a new start, with a new [`Race`], is rid of it.
 #[derive(Debug)]
 pub struct Hold {
     race: Race,
     at: ClusterTime,
+    inserting: bool,
 }
 
 impl Hold {
@@ -192,13 +200,25 @@ impl Hold {
     #[must_use]
     pub fn split(&self) -> Hold {
         self.race.state().raise(self.at);
-        Hold { race: self.race.clone(), at: self.at }
+        Hold { race: self.race.clone(), at: self.at, inserting: false }
+    }
+
+    /// From now on, what was read under it may be on the target. Before the insert.
+    pub fn inserting(&mut self) {
+        self.inserting = true;
+    }
+
+    /// What was read under it is on the target, its raced keys are read again, and the progress is durable.
+    pub fn confirm(mut self) {
+        self.inserting = false;
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.race.state().release(self.at);
+        if !self.inserting {
+            self.race.state().release(self.at);
+        }
     }
 }
 
@@ -248,6 +268,20 @@ mod tests {
         drop(batch);
         assert_eq!(race.promise([at(8), at(9), at(10)]), Some(1));
         assert_eq!(race.hold().at(), at(9), "a later read starts at what was given out");
+    }
+
+    #[test]
+    fn a_batch_that_is_never_confirmed_holds_for_ever() {
+        let race = Race::default();
+        race.resume_from(at(3));
+        let mut cursor = race.hold();
+        let (mut lost, mut confirmed) = (cursor.split(), cursor.split());
+        cursor.advance(at(9));
+        confirmed.inserting();
+        confirmed.confirm();
+        lost.inserting();
+        drop(lost);
+        assert_eq!(race.promise([at(3), at(4)]), Some(0), "the insert may have been done in part");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! its name is by now; every read is of majority-committed data, at or after the time asked for.
 
 pub mod decode;
+pub mod memory;
 pub mod mongo;
 
 use crate::{

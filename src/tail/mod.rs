@@ -13,6 +13,8 @@ mod lane;
 mod ledger;
 mod reader;
 mod router;
+#[cfg(test)]
+mod sim;
 
 use crate::{
     catalog::{Catalog, Collection},
@@ -170,7 +172,7 @@ impl<S: Source, T: Target, C: Store> Tail<S, T, C> {
         ));
         let (batches, read) = mpsc::channel(1);
         tasks.spawn(reader::read(self.source.clone(), from, batches, stop.clone()));
-        tasks.spawn(router::Router { tail: self, lanes, ledger, stop: stop.clone() }.route(read, rereads));
+        tasks.spawn(router::Router { tail: self, lanes, ledger, stop: stop.clone(), newest: ClusterTime::default() }.route(read, rereads));
         first_error(tasks, &stop).await
     }
 }

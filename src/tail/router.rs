@@ -23,6 +23,8 @@ pub(super) struct Router<S, T, C> {
     pub lanes: Vec<mpsc::Sender<Work>>,
     pub ledger: mpsc::Sender<Passed>,
     pub stop: CancellationToken,
+    /// The newest event that went down a lane. What is read again behind it must not be older.
+    pub newest: ClusterTime,
 }
 
 /// Where a write goes.
@@ -37,7 +39,7 @@ type Flow = Option<()>;
 
 impl<S: Source, T: Target, C: Store> Router<S, T, C> {
     /// Routes until the reader ends. Dropping the lanes' senders at the end runs the lanes dry.
-    pub async fn route(self, mut batches: mpsc::Receiver<EventBatch>, mut rereads: mpsc::Receiver<Reread>) -> Result<()> {
+    pub async fn route(mut self, mut batches: mpsc::Receiver<EventBatch>, mut rereads: mpsc::Receiver<Reread>) -> Result<()> {
         let mut seq = 0..;
         loop {
             // Re-reads first: a batch of the copy, and so the resume point, waits for them.
@@ -56,7 +58,7 @@ impl<S: Source, T: Target, C: Store> Router<S, T, C> {
         }
     }
 
-    async fn batch(&self, batch: EventBatch, seq: &mut std::ops::RangeFrom<u64>) -> Result<Flow> {
+    async fn batch(&mut self, batch: EventBatch, seq: &mut std::ops::RangeFrom<u64>) -> Result<Flow> {
         self.count(&batch);
         for event in batch.events {
             let Some(seq) = seq.next() else { return Err(Error::Bug("event numbers ran out".into())) };
@@ -67,9 +69,10 @@ impl<S: Source, T: Target, C: Store> Router<S, T, C> {
         Ok(Some(()))
     }
 
-    async fn event(&self, seq: u64, event: ChangeEvent) -> Result<Flow> {
+    async fn event(&mut self, seq: u64, event: ChangeEvent) -> Result<Flow> {
         let ChangeEvent { position, change, bytes } = event;
         let time = position.time;
+        self.newest = self.newest.max(time);
         let Some(place) = self.tail.room.take(bytes, &self.stop).await else { return Ok(None) };
         let passed = match change {
             Change::Idle => Passed { seq, position, place },
@@ -121,7 +124,9 @@ impl<S: Source, T: Target, C: Store> Router<S, T, C> {
         }
     }
 
-    async fn reread(&self, reread: Reread) -> Flow {
+    async fn reread(&self, mut reread: Reread) -> Flow {
+        // Events of its key may have come since the copy asked, and are in front of it in the lane.
+        reread.at_least = reread.at_least.max(self.newest);
         let place = self.tail.room.take(REREAD_BYTES, &self.stop).await?;
         let lane = reread.collection.order_of(&reread.key).lane(self.lanes.len());
         self.lanes[lane].send(Work::Reread { reread, place }).await.ok()

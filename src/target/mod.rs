@@ -3,6 +3,7 @@
 //! Promises: every write is absolute and bypasses validation; a call returns once a majority has the
 //! result; every call may be repeated.
 
+pub mod memory;
 pub mod mongo;
 
 use crate::{

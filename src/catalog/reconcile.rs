@@ -1,0 +1,42 @@
+//! After a crash: what is saved of a collection may be one structural change behind what the target already went through.
+
+use super::{Entry, State};
+use crate::{
+    error::{Error, Result},
+    model::{ClusterTime, CollectionUuid, Namespace, Side},
+    target::Target,
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Brings entries up to the target: a structural change is made there first and saved here afterwards, and a crash may come in
+/// between. The stream will replay the change, but before it come writes to the collection, which must find where it is now.
+///
+/// `living`: the collections that the source has. `now`: a source time that is not before any change already applied. A collection
+/// that is gone on both sides counts as dropped at that time, so that it is remembered until no replay can ask for it.
+///
+/// # Errors
+/// As the target's; [`Error::UnfitCluster`] for a collection that only the target has lost: somebody else dropped it.
+pub async fn reconcile<T: Target>(target: &T, entries: &mut [Entry], living: &BTreeSet<CollectionUuid>, now: ClusterTime) -> Result<()> {
+    let there: BTreeMap<CollectionUuid, Namespace> =
+        target.collections().await?.into_iter().filter_map(|c| Some((c.uuid?, c.ns))).collect();
+    for entry in entries.iter_mut().filter(|e| e.state != State::Dropped) {
+        // A view has no identity, and no writes.
+        let Some(uuid) = entry.target_uuid else { continue };
+        match there.get(&uuid) {
+            Some(ns) => entry.target = ns.clone(),
+            None if living.contains(&entry.uuid) => {
+                return Err(Error::UnfitCluster {
+                    side: Side::Target,
+                    problem: format!("has lost `{}`, which mongoferry made there", entry.target),
+                    hint: "somebody else dropped it: copy again with `mongoferry run --restart-from-scratch --drop-target-namespaces`"
+                        .into(),
+                });
+            }
+            None => {
+                entry.state = State::Dropped;
+                entry.known_at = entry.known_at.max(now);
+            }
+        }
+    }
+    Ok(())
+}
