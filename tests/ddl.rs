@@ -1,80 +1,198 @@
 //! Structural changes, while copying and while tailing, with the process killed in the middle.
 
 mod real {
-    use crate::support::{Ferry, Pair, run};
+    use crate::support::{Ferry, Pair, run, seed, slow_down, speed_up};
     use bson::{Document, doc};
     use mongodb::Client;
+    use rand::{Rng, SeedableRng, rngs::StdRng};
+    use std::time::Duration;
     use testbed::{DataSet, fill};
 
-    async fn on(client: &Client, db: &str, command: Document) {
-        run(client, db, command).await;
+    /// A command and its database.
+    type Step = (&'static str, Document);
+
+    fn on(database: &'static str, command: Document) -> Step {
+        (database, command)
     }
 
-    async fn insert(client: &Client, db: &str, coll: &str, ids: std::ops::Range<i32>) {
-        let documents: Vec<Document> = ids.map(|n| doc! {"_id": n, "a": n, "b": n % 7, "text": "x".repeat(200)}).collect();
-        on(client, db, doc! {"insert": coll, "documents": documents}).await;
+    fn insert(database: &'static str, coll: &str, ids: std::ops::Range<i32>) -> Step {
+        let documents: Vec<_> = ids.map(|n| doc! {"_id": n, "a": n, "b": n % 7, "text": "x".repeat(200)}).collect();
+        on(database, doc! {"insert": coll, "documents": documents})
     }
 
-    /// What is there before.
-    async fn before(client: &Client) {
-        fill(client, DataSet { documents: 20_000, ..DataSet::default() }).await.unwrap();
-        for coll in ["dropped", "recreated", "renamed", "over", "under", "moved", "indexed", "modified", "untouched"] {
-            insert(client, "ddl", coll, 0..2_000).await;
-        }
-        on(client, "ddl", doc! {"createIndexes": "indexed", "indexes": [
-            {"key": {"b": 1}, "name": "old"}, {"key": {"a": 1}, "name": "ttl", "expireAfterSeconds": 1_000_000}, {"key": {"a": -1}, "name": "seen"},
-        ]})
-        .await;
-        on(client, "ddl", doc! {"create": "view", "viewOn": "untouched", "pipeline": [{"$match": {"b": 1}}]}).await;
-        on(client, "ddl", doc! {"create": "view_dropped", "viewOn": "untouched", "pipeline": []}).await;
-        insert(client, "gone", "a", 0..500).await;
-        insert(client, "gone", "b", 0..500).await;
+    fn rename(from: &str, to: &str, drop_target: bool) -> Step {
+        on("admin", doc! {"renameCollection": from, "to": to, "dropTarget": drop_target})
+    }
+
+    fn index(coll: &str, specs: Vec<Document>) -> Step {
+        on("ddl", doc! {"createIndexes": coll, "indexes": specs})
+    }
+
+    fn modify(coll: &str, change: Document) -> Step {
+        let mut command = doc! {"collMod": coll};
+        command.extend(change);
+        on("ddl", command)
+    }
+
+    fn aggregate(coll: &str, last: Document) -> Step {
+        on("ddl", doc! {"aggregate": coll, "pipeline": [{"$match": {"b": {"$lt": 3}}}, last], "cursor": {}})
+    }
+
+    /// What is there before: a collection for each thing that will happen to one.
+    fn before() -> Vec<Step> {
+        let colls = [
+            "dropped",
+            "recreated",
+            "often",
+            "renamed",
+            "over",
+            "under",
+            "moved",
+            "moved_over",
+            "swap_a",
+            "swap_b",
+            "indexed",
+            "unique",
+            "modified",
+            "images",
+            "out_over",
+            "untouched",
+        ];
+        let mut steps: Vec<_> = colls.into_iter().map(|coll| insert("ddl", coll, 0..1_000)).collect();
+        steps.extend([
+            insert("ddl2", "overwritten", 0..100),
+            index(
+                "indexed",
+                vec![
+                    doc! {"key": {"b": 1}, "name": "old"},
+                    doc! {"key": {"a": 1}, "name": "ttl", "expireAfterSeconds": 1_000_000},
+                    doc! {"key": {"a": -1}, "name": "seen"},
+                    doc! {"key": {"a": 1, "text": 1}, "name": "same name"},
+                ],
+            ),
+            index("out_over", vec![doc! {"key": {"b": 1}, "name": "kept by $out"}]),
+            index("unique", vec![doc! {"key": {"a": 1}, "name": "to be unique"}]),
+            index("modified", vec![doc! {"key": {"b": 1}, "name": "one"}, doc! {"key": {"a": 1}, "name": "two"}]),
+            on("ddl", doc! {"create": "capped", "capped": true, "size": 1 << 20}),
+            insert("ddl", "capped", 0..300),
+            on(
+                "ddl",
+                doc! {"create": "clustered", "clusteredIndex": {"key": {"_id": 1}, "unique": true}, "expireAfterSeconds": 1_000_000_i64},
+            ),
+            on("ddl", doc! {"insert": "clustered", "documents": [{"_id": bson::DateTime::now()}, {"_id": "never"}]}),
+            on("ddl", doc! {"create": "view", "viewOn": "untouched", "pipeline": [{"$match": {"b": 1}}]}),
+            on("ddl", doc! {"create": "view_dropped", "viewOn": "untouched", "pipeline": []}),
+            insert("gone", "a", 0..500),
+            insert("gone", "b", 0..500),
+        ]);
+        steps
     }
 
     /// Every change that the server reports, with writes before and behind it.
-    async fn change(client: &Client) {
-        on(client, "ddl", doc! {"drop": "dropped"}).await;
-        on(client, "ddl", doc! {"drop": "recreated"}).await;
-        insert(client, "ddl", "recreated", 5_000..5_100).await;
-        insert(client, "ddl", "renamed", 5_000..5_010).await;
-        on(client, "admin", doc! {"renameCollection": "ddl.renamed", "to": "ddl.renamed_once"}).await;
-        insert(client, "ddl", "renamed_once", 6_000..6_010).await;
-        on(client, "admin", doc! {"renameCollection": "ddl.renamed_once", "to": "ddl.renamed_twice"}).await;
-        insert(client, "ddl", "renamed_twice", 7_000..7_010).await;
-        // The name is free again, and used again.
-        insert(client, "ddl", "renamed", 8_000..8_010).await;
-        on(client, "admin", doc! {"renameCollection": "ddl.over", "to": "ddl.under", "dropTarget": true}).await;
-        on(client, "admin", doc! {"renameCollection": "ddl.moved", "to": "ddl2.moved"}).await;
-        insert(client, "ddl2", "moved", 5_000..5_010).await;
-        on(client, "ddl", doc! {"aggregate": "untouched", "pipeline": [{"$match": {"b": 2}}, {"$out": "out"}], "cursor": {}}).await;
-        on(client, "ddl", doc! {"aggregate": "untouched", "pipeline": [{"$match": {"b": 3}}, {"$out": "out"}], "cursor": {}}).await;
-        on(
-            client,
-            "ddl",
-            doc! {"aggregate": "untouched", "pipeline": [{"$match": {"b": 4}}, {"$merge": {"into": "merged"}}], "cursor": {}},
-        )
-        .await;
-        on(client, "ddl", doc! {"createIndexes": "indexed", "indexes": [{"key": {"a": 1, "b": -1}, "name": "new", "unique": true}]}).await;
-        on(client, "ddl", doc! {"dropIndexes": "indexed", "index": "old"}).await;
-        on(client, "ddl", doc! {"collMod": "indexed", "index": {"name": "ttl", "expireAfterSeconds": 2_000_000}}).await;
-        on(client, "ddl", doc! {"collMod": "indexed", "index": {"name": "seen", "hidden": true}}).await;
-        on(client, "ddl", doc! {"collMod": "modified", "validator": {"a": {"$gte": 100}}, "validationLevel": "moderate"}).await;
-        on(client, "ddl", doc! {"insert": "modified", "documents": [{"_id": -1, "a": 1}], "bypassDocumentValidation": true}).await;
-        on(client, "ddl", doc! {"create": "made", "capped": true, "size": 1 << 20, "max": 100}).await;
-        on(client, "ddl", doc! {"create": "collated", "collation": {"locale": "en", "strength": 2}}).await;
-        on(client, "ddl", doc! {"insert": "collated", "documents": [{"_id": "K"}, {"_id": "other"}]}).await;
-        on(client, "ddl", doc! {"delete": "collated", "deletes": [{"q": {"_id": "K"}, "limit": 1}]}).await;
-        on(client, "ddl", doc! {"insert": "collated", "documents": [{"_id": "k", "again": true}]}).await;
-        on(client, "ddl", doc! {"collMod": "view", "viewOn": "untouched", "pipeline": [{"$match": {"b": 2}}]}).await;
-        on(client, "ddl", doc! {"drop": "view_dropped"}).await;
-        // A view's name, used by a collection.
-        insert(client, "ddl", "view_dropped", 0..10).await;
-        on(client, "ddl", doc! {"create": "view_made", "viewOn": "view", "pipeline": [{"$project": {"a": 1}}]}).await;
-        on(client, "gone", doc! {"dropDatabase": 1}).await;
-        insert(client, "gone", "a", 9_000..9_010).await;
+    fn changes() -> Vec<Step> {
+        let mut steps = vec![
+            on("ddl", doc! {"drop": "dropped"}),
+            on("ddl", doc! {"drop": "recreated"}),
+            insert("ddl", "recreated", 5_000..5_100),
+            // Chains of names, with writes under each.
+            insert("ddl", "renamed", 5_000..5_010),
+            rename("ddl.renamed", "ddl.renamed_once", false),
+            insert("ddl", "renamed_once", 6_000..6_010),
+            rename("ddl.renamed_once", "ddl.renamed_twice", false),
+            insert("ddl", "renamed_twice", 7_000..7_010),
+            insert("ddl", "renamed", 8_000..8_010),
+            rename("ddl.over", "ddl.under", true),
+            insert("ddl", "under", 5_000..5_010),
+            rename("ddl.swap_a", "ddl.swap", false),
+            rename("ddl.swap_b", "ddl.swap_a", false),
+            insert("ddl", "swap_a", 5_000..5_010),
+            rename("ddl.swap", "ddl.swap_b", false),
+            // Across databases the server copies under a name of its own.
+            rename("ddl.moved", "ddl2.moved", false),
+            insert("ddl2", "moved", 5_000..5_010),
+            rename("ddl.moved_over", "ddl2.overwritten", true),
+            aggregate("untouched", doc! {"$out": "out_new"}),
+            aggregate("untouched", doc! {"$out": "out_over"}),
+            aggregate("untouched", doc! {"$out": {"db": "ddl3", "coll": "out"}}),
+            aggregate("untouched", doc! {"$merge": {"into": "merged"}}),
+            on(
+                "ddl",
+                doc! {"mapReduce": "untouched", "map": "function() { emit(this.b, 1); }", "reduce": "function(k, v) { return Array.sum(v); }", "out": "reduced"},
+            ),
+            index("indexed", vec![doc! {"key": {"a": 1, "b": -1}, "name": "new", "unique": true}]),
+            modify("indexed", doc! {"index": {"name": "seen", "hidden": true}}),
+            on("ddl", doc! {"dropIndexes": "indexed", "index": "old"}),
+            modify("indexed", doc! {"index": {"name": "ttl", "expireAfterSeconds": 2_000_000}}),
+            on("ddl", doc! {"dropIndexes": "indexed", "index": "same name"}),
+            index("indexed", vec![doc! {"key": {"text": 1}, "name": "same name", "partialFilterExpression": {"a": {"$gt": 5}}}]),
+            index(
+                "renamed_twice",
+                vec![
+                    doc! {"key": {"text": "text"}, "name": "words", "weights": {"text": 3}, "default_language": "english"},
+                    doc! {"key": {"$**": 1}, "name": "all", "wildcardProjection": {"text": 0}},
+                    doc! {"key": {"a": "hashed"}, "name": "hashed"},
+                    doc! {"key": {"place": "2dsphere"}, "name": "place", "sparse": true},
+                    doc! {"key": {"a": 1}, "name": "x".repeat(150), "collation": {"locale": "de", "strength": 1}},
+                ],
+            ),
+            modify("indexed", doc! {"index": {"name": "seen", "hidden": false}}),
+            modify("unique", doc! {"index": {"name": "to be unique", "prepareUnique": true}}),
+            modify("unique", doc! {"index": {"name": "to be unique", "unique": true}}),
+            on("ddl", doc! {"dropIndexes": "modified", "index": "*"}),
+            modify("modified", doc! {"validator": {"a": {"$gte": 100}}, "validationLevel": "moderate"}),
+            on("ddl", doc! {"insert": "modified", "documents": [{"_id": -1, "a": 1}], "bypassDocumentValidation": true}),
+            modify("images", doc! {"changeStreamPreAndPostImages": {"enabled": true}}),
+            on("ddl", doc! {"update": "images", "updates": [{"q": {}, "u": {"$inc": {"a": 1}}, "multi": true}]}),
+            modify("clustered", doc! {"expireAfterSeconds": "off"}),
+            modify("clustered", doc! {"expireAfterSeconds": 3_000_000_i64}),
+            modify("capped", doc! {"cappedSize": 1 << 19, "cappedMax": 200}),
+            insert("ddl", "capped", 1_000..1_300),
+            on("ddl", doc! {"create": "made", "capped": true, "size": 1 << 20, "max": 100}),
+            insert("ddl", "made", 0..150),
+            on(
+                "ddl",
+                doc! {"create": "a name. with dots, пробел, 日本", "validator": {"$jsonSchema": {"required": ["a"]}}, "validationAction": "warn"},
+            ),
+            on("ddl", doc! {"create": "collated", "collation": {"locale": "en", "strength": 2}}),
+            on("ddl", doc! {"insert": "collated", "documents": [{"_id": "K"}, {"_id": "other"}]}),
+            on("ddl", doc! {"delete": "collated", "deletes": [{"q": {"_id": "K"}, "limit": 1}]}),
+            on("ddl", doc! {"insert": "collated", "documents": [{"_id": "k", "again": true}]}),
+            on("ddl", doc! {"insert": "system.js", "documents": [{"_id": "twice", "value": "function(x) { return 2 * x; }"}]}),
+            // Views, and a view's name used by a collection.
+            modify("view", doc! {"viewOn": "untouched", "pipeline": [{"$match": {"b": 2}}]}),
+            on("ddl", doc! {"drop": "view_dropped"}),
+            insert("ddl", "view_dropped", 0..10),
+            on("ddl", doc! {"create": "view_made", "viewOn": "view", "pipeline": [{"$project": {"a": 1}}], "collation": {"locale": "sv"}}),
+            on("ddl", doc! {"create": "view_dangling", "viewOn": "nothing", "pipeline": []}),
+            on("ddl", doc! {"create": "view_short", "viewOn": "untouched", "pipeline": []}),
+            on("ddl", doc! {"drop": "view_short"}),
+            on("ddl", doc! {"create": "view_short", "viewOn": "merged", "pipeline": []}),
+            on("gone", doc! {"dropDatabase": 1}),
+            insert("gone", "a", 9_000..9_010),
+        ];
+        for n in 0..10 {
+            steps.push(on("ddl", doc! {"drop": "often"}));
+            steps.push(insert("ddl", "often", n * 100..n * 100 + 20));
+            steps.push(index("often", vec![doc! {"key": {"a": 1}, "name": format!("index {n}")}]));
+        }
+        steps
     }
 
-    async fn finish(pair: Pair, mut ferry: Ferry) {
+    async fn perform(client: &Client, steps: &[Step]) {
+        for (database, command) in steps {
+            run(client, database, command.clone()).await;
+        }
+    }
+
+    /// A source with something to change.
+    async fn prepared() -> Pair {
+        let pair = Pair::start().await;
+        fill(&pair.from, DataSet { documents: 4_000, ..DataSet::default() }).await.unwrap();
+        perform(&pair.from, &before()).await;
+        pair
+    }
+
+    async fn hand_over(pair: Pair, mut ferry: Ferry) {
         ferry.wait_until_caught_up(&pair.from).await;
         ferry.cutover_and_end().await;
         pair.assert_equal().await;
@@ -83,50 +201,68 @@ mod real {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn every_change_of_structure_arrives_while_tailing() {
-        let pair = Pair::start().await;
-        before(&pair.from).await;
+        let pair = prepared().await;
         let mut ferry = pair.ferry(&[]);
         ferry.wait_for_phase("tailing").await;
-        change(&pair.from).await;
-        finish(pair, ferry).await;
+        perform(&pair.from, &changes()).await;
+        hand_over(pair, ferry).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn every_change_of_structure_arrives_while_tailing_with_a_kill_in_the_middle() {
-        let pair = Pair::start().await;
-        before(&pair.from).await;
+        let mut rng = StdRng::seed_from_u64(seed("ddl while tailing"));
+        let pair = prepared().await;
+        // Nothing of it is saved: the replay meets a target that is further on, wherever the kill comes.
         let mut ferry = pair.ferry(&["--checkpoint-interval", "60s"]);
         ferry.wait_for_phase("tailing").await;
-        change(&pair.from).await;
-        // Some of it is applied and none of it saved: the replay meets a target that is further on.
-        ferry.wait_for("some of the changes", |s| s["events"]["ddl"].as_u64() > Some(8)).await;
+        let changes = changes();
+        perform(&pair.from, &changes).await;
+        let applied = rng.random_range(5..60);
+        ferry.wait_for("some of the changes", |s| s["events"]["ddl"].as_u64() >= Some(applied)).await;
         ferry.kill_9();
         ferry.restart();
-        finish(pair, ferry).await;
+        hand_over(pair, ferry).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn every_change_of_structure_arrives_while_copying_with_a_kill_in_the_middle() {
-        let pair = Pair::start().await;
-        before(&pair.from).await;
-        let mut ferry = pair.ferry(&["--partition-size", "1MiB", "--copy-partitions", "1", "--copy-writers", "1"]);
-        ferry.wait_for("the copy to begin", |s| s["phase"] == "copying").await;
-        change(&pair.from).await;
+        let mut rng = StdRng::seed_from_u64(seed("ddl while copying"));
+        let pair = prepared().await;
+        slow_down(&pair.to, &["insert"], Duration::from_millis(400)).await;
+        let mut ferry = pair.ferry(&["--partition-size", "1MiB", "--copy-partitions", "1", "--verbose"]);
+        let copying = ferry.wait_for("some of the copy", |s| s["copy"]["collections_done"].as_u64() >= Some(1)).await;
+        assert_eq!(copying["phase"], "copying", "{copying:#}");
+        let changes = changes();
+        let (first, rest) = changes.split_at(rng.random_range(1..changes.len()));
+        perform(&pair.from, first).await;
+        let still = ferry.status().await;
+        assert_eq!(still["phase"], "copying", "{still:#}");
         ferry.kill_9();
+        perform(&pair.from, rest).await;
         ferry.restart();
+        speed_up(&pair.to).await;
         ferry.wait_for_phase("tailing").await;
-        finish(pair, ferry).await;
+        hand_over(pair, ferry).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn what_the_stream_does_not_show_halts_with_a_reason() {
         let pair = Pair::start().await;
-        insert(&pair.from, "ddl", "plain", 0..100).await;
-        let mut ferry = pair.ferry(&["--on-halt", "exit"]);
+        perform(&pair.from, &[insert("ddl", "plain", 0..100)]).await;
+        let mut ferry = pair.ferry(&[]);
         ferry.wait_for_phase("tailing").await;
-        on(&pair.from, "ddl", doc! {"convertToCapped": "plain", "size": 1 << 20}).await;
+        perform(&pair.from, &[on("ddl", doc! {"convertToCapped": "plain", "size": 1 << 20})]).await;
+        let halted = ferry.wait_for("a halt", |s| s["activity"] == "halted").await;
+        let told = |field: &str| halted[field].as_str().unwrap_or_default().to_owned();
+        assert!(told("reason").contains("convertToCapped") && told("reason").contains("ddl.plain"), "{halted:#}");
+        assert!(told("remedy").contains("--restart-from-scratch"), "{halted:#}");
+        assert_eq!((&halted["exit_code"], &halted["can_cut_over"]), (&4.into(), &false.into()), "{halted:#}");
+        ferry.signal("TERM");
         assert_eq!(ferry.wait_exit().await, 4, "{}", ferry.log());
-        assert!(ferry.log().contains("convertToCapped") && ferry.log().contains("ddl.plain"), "{}", ferry.log());
+
+        // Nor does it go on silently after a restart; a supervisor sees the exit code.
+        ferry.restart_with(&["--on-halt", "exit"]);
+        assert_eq!(ferry.wait_exit().await, 4, "{}", ferry.log());
         pair.end().await;
     }
 }

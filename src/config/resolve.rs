@@ -155,7 +155,8 @@ impl Resolver<'_> {
         let text = text.clone();
         if let Err(complaint) = values::uri(&text) {
             let origin = self.raw.of(key).map_or(&Origin::Default, |w| &w.origin);
-            let hint = "write it as `mongodb://user:password@host1,host2/?replicaSet=NAME` or `mongodb+srv://…`".to_owned();
+            let hint =
+                "its parts are `mongodb://` or `mongodb+srv://`, then `user:password@`, the hosts, and `/?replicaSet=NAME`".to_owned();
             self.problems.push(Problem::new(origin.name_of(knob), complaint).hint(hint));
         }
         SecretString::from(text)

@@ -232,7 +232,7 @@ impl Inspected {
                 return Err(Error::BadConfig {
                     field: "--rename".into(),
                     problem: format!("gives `{other}` and `{}` the same name on the target", c.ns),
-                    hint: None,
+                    hint: Some("choose another name, or leave one of them out with `--exclude`".into()),
                 });
             }
         }
@@ -310,7 +310,7 @@ async fn identity(cluster: &Cluster) -> Result<String> {
             return Err(Error::UnfitCluster {
                 side,
                 problem: "wants a login, and the connection string names no user".into(),
-                hint: "write it as `mongodb://user:password@host1,host2/?replicaSet=NAME&authSource=admin`".into(),
+                hint: "put `user:password@` in front of its hosts, and `authSource=admin` behind its `?`".into(),
             });
         }
         other => other?,

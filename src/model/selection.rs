@@ -58,6 +58,8 @@ impl Pattern {
 /// A filter or rename that means nothing on the source, with the nearest name that does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnknownName {
+    /// The flag it was written for.
+    pub flag: &'static str,
     /// As it was written.
     pub written: String,
     /// The nearest namespace or database there is.
@@ -150,24 +152,23 @@ impl Selection {
     /// The names in filters and renames that match nothing of what the source has.
     #[must_use]
     pub fn unknown(&self, existing: &[Namespace]) -> Vec<UnknownName> {
-        let patterns = self.include.iter().chain(&self.exclude);
-        let missed = patterns.filter(|p| !existing.iter().any(|ns| p.matches(ns))).map(|p| p.text.clone());
-        let renames = self
-            .renames
-            .iter()
-            .map(|(from, _)| from)
-            .filter(|from| !existing.iter().any(|ns| ns.as_str() == *from || ns.db() == *from))
-            .cloned();
-        missed
+        let written = |flag: &'static str, patterns: &[Pattern]| {
+            let missed = patterns.iter().filter(|p| !existing.iter().any(|ns| p.matches(ns)));
+            missed.map(|p| (flag, p.text.clone())).collect::<Vec<_>>()
+        };
+        let known = |from: &str| existing.iter().any(|ns| ns.as_str() == from || ns.db() == from);
+        let renames = self.renames.iter().filter(|(from, _)| !known(from)).map(|(from, _)| ("--rename", from.clone()));
+        let patterns = written("--include", &self.include).into_iter().chain(written("--exclude", &self.exclude));
+        patterns
             .chain(renames)
-            .map(|written| {
+            .map(|(flag, written)| {
                 let names = existing.iter().map(|ns| if written.contains('.') { ns.as_str() } else { ns.db() });
                 let nearest = names
                     .map(|name| (strsim::damerau_levenshtein(name, &written), name))
                     .min()
                     .filter(|(distance, _)| *distance <= written.len().max(3) / 2)
                     .map(|(_, name)| name.to_owned());
-                UnknownName { written, nearest }
+                UnknownName { flag, written, nearest }
             })
             .collect()
     }

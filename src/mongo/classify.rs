@@ -8,7 +8,7 @@ use mongodb::error::{ErrorKind, WriteFailure};
 
 /// Codes for which the same command may well succeed in a moment. Names as in the server's
 /// `error_codes.yml`; the driver's own list of retryable reads and writes is a part of it.
-const TRANSIENT: [(i32, Trouble); 23] = [
+const TRANSIENT: [(i32, Trouble); 25] = [
     (6, Trouble::Network),      // HostUnreachable
     (7, Trouble::Network),      // HostNotFound
     (24, Trouble::Other),       // LockTimeout
@@ -31,6 +31,8 @@ const TRANSIENT: [(i32, Trouble); 23] = [
     (13435, Trouble::Election), // NotPrimaryNoSecondaryOk
     (13436, Trouble::Election), // NotPrimaryOrSecondary
     (388, Trouble::Overload),   // TransactionTooLargeForCache: a document of 16 MiB under cache pressure (RAN on 6.0.5)
+    (12586, Trouble::Other),    // BackgroundOperationInProgressForDatabase: an index build of ours
+    (12587, Trouble::Other),    // BackgroundOperationInProgressForNamespace: as above (RAN on 6.0.5, on collMod)
     (112, Trouble::Overload),   // WriteConflict
 ];
 
@@ -88,7 +90,7 @@ pub fn classify(side: Side, doing: &str, error: mongodb::error::Error) -> Error 
         ErrorKind::InvalidArgument { message, .. } => Error::BadConfig {
             field: format!("--{side}"),
             problem: format!("is no usable connection string: {message}"),
-            hint: Some("write it as `mongodb://user:password@host1,host2/?replicaSet=NAME` or `mongodb+srv://…`".into()),
+            hint: Some("its parts are `mongodb://` or `mongodb+srv://`, then `user:password@`, the hosts, and `/?replicaSet=NAME`".into()),
         },
         ErrorKind::InvalidTlsConfig { message, .. } => Error::BadConfig {
             field: format!("--{side}"),

@@ -235,16 +235,18 @@ impl World {
         let mut writes = self.r.random_range(5..25);
         for _ in 0..5_000 {
             let idle = writes == 0;
-            match self.r.random_range(0..100) {
-                0..30 if !idle => {
+            // The first arm whose share and condition fit.
+            let choice = self.r.random_range(0..100);
+            match choice {
+                _ if choice < 30 && !idle => {
                     self.log.write(&mut self.r);
                     writes -= 1;
                 }
-                0..55 if p.pos < self.log.now() => self.tail_one(&mut p),
-                0..68 => self.read(&mut p),
-                0..80 if !p.flying.is_empty() => self.insert(&mut p),
-                0..88 => self.confirm(&mut p),
-                0..95 => {
+                _ if choice < 55 && p.pos < self.log.now() => self.tail_one(&mut p),
+                _ if choice < 68 => self.read(&mut p),
+                _ if choice < 80 && !p.flying.is_empty() => self.insert(&mut p),
+                _ if choice < 88 => self.confirm(&mut p),
+                _ if choice < 95 => {
                     if let Some(n) = p.race.promise((self.saved..=p.pos).map(time)) {
                         self.saved += n;
                     }
