@@ -19,7 +19,7 @@ use std::{
     collections::HashMap,
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
-use tokio::sync::RwLock as Gate;
+use tokio::sync::{Mutex, RwLock as Gate};
 
 /// One collection or view.
 #[derive(Debug)]
@@ -27,6 +27,8 @@ pub struct Collection {
     entry: RwLock<Entry>,
     /// Shared by inserts of the copy; held alone by a structural change, so that none is under way meanwhile.
     pub gate: Gate<()>,
+    /// Held from looking at the entry until it is saved: copy and tail both save, and the later look must win.
+    pub saving: Mutex<()>,
     collated: bool,
 }
 
@@ -35,7 +37,7 @@ impl Collection {
     #[must_use]
     pub fn new(entry: Entry) -> Self {
         let collated = crate::model::collated(&entry.options);
-        Self { entry: RwLock::new(entry), gate: Gate::new(()), collated }
+        Self { entry: RwLock::new(entry), gate: Gate::new(()), saving: Mutex::new(()), collated }
     }
 
     /// What is known of it now.

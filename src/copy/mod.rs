@@ -65,15 +65,13 @@ pub struct Copy<S, T, C> {
 }
 
 impl<S: Source, T: Target, C: Store> Copy<S, T, C> {
-    /// Copies what is left of `partitions`, and returns when all of it is durable.
+    /// Copies what is left of `partitions`, and returns when all of it is durable. [`Race::begin`] was called for each
+    /// collection before the tail started.
     ///
     /// # Errors
     /// The first of any partition. Progress up to it is saved.
     pub async fn run(self, partitions: Vec<Partition>, stop: CancellationToken) -> Result<()> {
         let stop = stop.child_token();
-        for collection in self.catalog.living().iter().filter(|c| c.entry().state == State::Copying) {
-            self.race.begin(collection.uuid());
-        }
         let queue = Arc::new(Queue::new(partitions));
         self.complete_empty(&queue).await?;
         let mut tasks: JoinSet<Result<()>> = JoinSet::new();
@@ -114,6 +112,7 @@ impl<S: Source, T: Target, C: Store> Copy<S, T, C> {
 
     async fn complete(&self, uuid: CollectionUuid) -> Result<()> {
         let Some(collection) = self.catalog.find(uuid) else { return Ok(()) };
+        let _one_at_a_time = collection.saving.lock().await;
         let entry = {
             let mut entry = collection.entry_mut();
             if entry.state != State::Copying {

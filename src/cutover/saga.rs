@@ -159,8 +159,12 @@ impl<S: Source, T: Target, C: Store> Cutover<S, T, C> {
     async fn drain(&mut self, deadline: Instant) -> Result<(ClusterTime, Verdict)> {
         let challenge = format!("cutover {:016x}", rand::random::<u64>());
         let fence = match self.source.note(&challenge).await {
-            // Without the privilege the server's own note comes within ten seconds.
-            Err(Error::Forbidden { .. }) => self.source.operation_time().await?,
+            // Without the privilege the server's own note comes within ten seconds. A time behind that of the last operation:
+            // events of one transaction share theirs, so to have reached it is not to have passed it.
+            Err(Error::Forbidden { .. }) => {
+                let last = self.source.operation_time().await?;
+                ClusterTime { i: last.i + 1, ..last }
+            }
             other => other?,
         };
         let mut progress = self.progress.clone();

@@ -49,6 +49,10 @@ impl Work {
         let now = self.clusters.source.operation_time().await?;
         board.race.read(now);
         self.reconcile(now).await?;
+        // Before the tail's first event: what it touches unnoticed could not be read again.
+        for collection in board.catalog.living().iter().filter(|c| c.entry().state == State::Copying) {
+            board.race.begin(collection.uuid());
+        }
         let changed = Arc::new(Notify::new());
         let (rereads, asked) = mpsc::channel(REREAD_QUEUE);
         let mut tasks: JoinSet<Result<()>> = JoinSet::new();

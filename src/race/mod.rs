@@ -171,7 +171,7 @@ impl Touched {
 
 /// Holds the resume point back: until it is dropped, or, once something read under it may be on the target, until that is
 /// confirmed. An insert that failed half way, or a task that ended between insert and re-read, leaves what only a replay can mend:
-/// so such a hold outlives its owner, and only a new start, with a new [`Race`], is rid of it.
+/// so such a hold outlives its owner, and only a new start ([`Race::resume_from`]), which replays it, is rid of it.
 #[derive(Debug)]
 pub struct Hold {
     race: Race,

@@ -255,6 +255,7 @@ impl<T: Target, C: Store> Change<'_, T, C> {
     }
 
     async fn save(&self, collection: Arc<Collection>) -> Result<()> {
+        let _one_at_a_time = collection.saving.lock().await;
         let entry = collection.entry().clone();
         self.store.save_entries(&[entry]).await
     }

@@ -2,7 +2,7 @@
 
 use super::super::{CollectionRef, Fetched, Found};
 use crate::{
-    error::{Error, Result},
+    error::{Error, Result, Trouble},
     model::{ClusterTime, DocumentKey, Namespace, raw},
     mongo::{Cluster, CursorOptions},
 };
@@ -36,7 +36,7 @@ pub(crate) async fn relocated(cluster: &Cluster, of: &CollectionRef, error: Erro
 /// Reads documents by `_id` on the primary, majority-committed, at or after a time.
 pub(crate) async fn fetch(cluster: &Cluster, of: &CollectionRef, keys: &[DocumentKey], after: ClusterTime) -> Result<Found<Fetched>> {
     let mut of = of.clone();
-    loop {
+    for _ in 0..RELOCATIONS {
         let command = find_keys(&of, keys, after);
         let doing = format!("reading documents of `{}` again", of.ns);
         let read = cluster
@@ -58,6 +58,20 @@ pub(crate) async fn fetch(cluster: &Cluster, of: &CollectionRef, keys: &[Documen
                 None => return Ok(Found::Gone),
             },
         }
+    }
+    Err(elusive(cluster, &of))
+}
+
+/// How often a collection is followed to another name in one call.
+pub(crate) const RELOCATIONS: u32 = 3;
+
+/// The nodes do not agree where the collection is: one lags behind a rename. It passes.
+pub(crate) fn elusive(cluster: &Cluster, of: &CollectionRef) -> Error {
+    Error::Unreachable {
+        side: cluster.side(),
+        doing: format!("looking for `{}`", of.ns),
+        why: Trouble::Other,
+        source: "it was renamed meanwhile".into(),
     }
 }
 

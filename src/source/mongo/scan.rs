@@ -1,7 +1,7 @@
 //! Reading a range of a collection, and finding keys that split it.
 
 use super::super::{CollectionRef, Found, Scan, ScanBatch, ScanRange};
-use super::fetch::{by_uuid, relocated};
+use super::fetch::{RELOCATIONS, by_uuid, elusive, relocated};
 use crate::{
     error::{Error, Result},
     model::{Bound, ClusterTime, raw},
@@ -29,7 +29,7 @@ impl MongoScan {
     pub(crate) async fn open(cluster: &Cluster, on: SelectionCriteria, of: &CollectionRef, range: ScanRange) -> Result<Found<Self>> {
         let options = CursorOptions { batch_documents: Some(range.batch_documents), await_time: None, on: Some(on) };
         let mut of = of.clone();
-        loop {
+        for _ in 0..RELOCATIONS {
             let doing = format!("reading `{}`", of.ns);
             // A range from MaxKey to the end is that one key; the server refuses it as `min` (RAN: code 51175).
             let only_max_key = !range.natural && range.max.is_none() && range.from.as_ref().is_some_and(is_max_key);
@@ -47,6 +47,7 @@ impl MongoScan {
                 },
             }
         }
+        Err(elusive(cluster, &of))
     }
 }
 
