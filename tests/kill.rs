@@ -91,7 +91,7 @@ mod real {
         let mut rng = StdRng::seed_from_u64(seed);
         let kills = if full("KILL") { MANY_KILLS } else { KILLS };
         // Large, so that the headroom stays ample whatever the load writes.
-        let pair = Pair::with(Options { oplog_mb: 2048, ..Options::default() }, Options::default()).await;
+        let pair = Pair::alone(Options { oplog_mb: 2048, ..Options::default() }, Options::default()).await;
         let set = DataSet { documents: 40_000, seed, ..DataSet::default() };
         fill(&pair.from, set).await.unwrap();
         let options = LoadOptions { seed, ops_per_second: 2_200, threads: 8, ddl, ..LoadOptions::default() };

@@ -311,9 +311,18 @@ impl Pair {
 
     /// As asked for. The names of the sets differ.
     pub async fn with(source: Options, target: Options) -> Self {
-        static FREE: Semaphore = Semaphore::const_new(PLACES as usize);
         // Several nodes want the machine for themselves.
         let places = if source.nodes + target.nodes > 2 { PLACES } else { 1 };
+        Self::at(places, source, target).await
+    }
+
+    /// As [`Pair::with`], with the machine for itself: for tests whose load has a rate to reach.
+    pub async fn alone(source: Options, target: Options) -> Self {
+        Self::at(PLACES, source, target).await
+    }
+
+    async fn at(places: u32, source: Options, target: Options) -> Self {
+        static FREE: Semaphore = Semaphore::const_new(PLACES as usize);
         let places = FREE.acquire_many(places).await.expect("never closed");
         let (source, target) = (Options { name: "source".into(), ..source }, Options { name: "target".into(), ..target });
         let (source, target) = tokio::try_join!(ReplicaSet::start(source), ReplicaSet::start(target)).unwrap();

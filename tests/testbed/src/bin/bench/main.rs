@@ -54,7 +54,7 @@ struct Arguments {
     /// The program to measure; a release build.
     #[arg(long)]
     mongoferry: PathBuf,
-    #[arg(long, default_value_t = 1_000_000)]
+    #[arg(long, default_value_t = 1_000_000, default_value_if("quick", "true", "50000"))]
     documents: u64,
     /// Mean bytes of a document.
     #[arg(long, default_value_t = 1024)]
@@ -62,19 +62,19 @@ struct Arguments {
     #[arg(long, default_value_t = 4)]
     collections: u32,
     /// Each: floor, copy, mongodump | mongorestore, and the whole with indexes.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, default_value_if("quick", "true", "2"))]
     rounds: u32,
-    /// Small and short, to see that it works: 50,000 documents, 2 rounds, 20,000 operations, 5 seconds. The numbers mean little.
+    /// Small and short, to see that it works: 50,000 documents, 2 rounds, 10,000 operations, 5 seconds. The numbers mean little.
     #[arg(long)]
     quick: bool,
-    /// Inserts of a burst, and as many updates and deletes; not more than there are documents in one collection.
-    #[arg(long, default_value_t = 200_000)]
+    /// Inserts of a burst, and as many updates and deletes; never more than there are documents in one collection.
+    #[arg(long, default_value_t = 200_000, default_value_if("quick", "true", "10000"))]
     operations: u64,
     /// Inserts a second of the steady load.
     #[arg(long, default_value_t = 500)]
     rate: u32,
     /// Seconds of the steady load.
-    #[arg(long, default_value_t = 20.0)]
+    #[arg(long, default_value_t = 20.0, default_value_if("quick", "true", "5"))]
     seconds: f64,
     /// Connections of the floor, and inserts at the same time of mongoferry.
     #[arg(long, default_value_t = 8)]
@@ -111,9 +111,6 @@ async fn main() -> ExitCode {
 
 impl Arguments {
     async fn run(mut self) -> Result<()> {
-        if self.quick {
-            (self.documents, self.rounds, self.operations, self.seconds) = (50_000, 2, 20_000, 5.0);
-        }
         let json_path = self.json.take();
         let bench = Bench::prepare(self).await?;
         let measured = bench.measure().await;

@@ -22,6 +22,11 @@ impl Cpu {
         self.client_user + self.client_system
     }
 
+    /// Of all that took part.
+    pub fn together(&self) -> f64 {
+        self.client() + self.source + self.target
+    }
+
     fn minus(self, earlier: Cpu) -> Cpu {
         Cpu {
             client_user: self.client_user - earlier.client_user,

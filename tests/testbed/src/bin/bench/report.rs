@@ -113,6 +113,9 @@ pub struct Versions {
 pub struct Ratios {
     /// Documents a second of the copy phase, of the floor's. The target is 0.8.
     pub copy_of_floor: Option<Spread>,
+    /// The CPU seconds of the floor, servers included, by the copy's: what the ratio is when the cores are the limit and
+    /// nobody else has them. Much steadier than the times where others do.
+    pub copy_of_floor_by_cpu: Option<Spread>,
     /// With indexes and start: the floor's seconds by mongoferry's.
     pub whole_of_floor: Option<Spread>,
     pub dump_restore_of_floor: Option<Spread>,
@@ -201,6 +204,8 @@ impl Report {
         let rate = |rounds: &[Round]| rounds.iter().map(|round| round.documents_per_second).collect::<Vec<_>>();
         let pairs = |a: Vec<f64>, b: Vec<f64>| Spread::of(a.into_iter().zip(b).map(|(a, b)| a / b));
         self.ratios.copy_of_floor = pairs(rate(&self.copy), rate(&self.floor));
+        let together = |rounds: &[Round]| rounds.iter().map(|round| round.cpu_seconds.together()).collect::<Vec<_>>();
+        self.ratios.copy_of_floor_by_cpu = pairs(together(&self.floor), together(&self.copy));
         let whole = |rounds: &[Whole]| rounds.iter().map(|whole| whole.documents_per_second).collect::<Vec<_>>();
         self.ratios.whole_of_floor = pairs(whole(&self.whole), whole(&self.whole_floor));
         if let Some(rounds) = &self.dump_restore {
@@ -277,7 +282,7 @@ impl Report {
         }
 
         line(text, "\nWhere the CPU seconds go: medians");
-        row(text, "", ["seconds", "source", "target", "client user", "client system", "others"].map(String::from));
+        row(text, "", ["seconds", "source", "target", "client user", "client system", "these together", "others"].map(String::from));
         let shares = |text: &mut String, name: &str, rounds: &[Round]| {
             let of =
                 |value: fn(&Round) -> f64| Spread::of(rounds.iter().map(value)).map_or_else(String::new, |s| format!("{:.2}", s.median));
@@ -290,6 +295,7 @@ impl Report {
                     of(|round| round.cpu_seconds.target),
                     of(|round| round.cpu_seconds.client_user),
                     of(|round| round.cpu_seconds.client_system),
+                    of(|round| round.cpu_seconds.together()),
                     of(|round| round.cpu_seconds.others),
                 ],
             );
@@ -299,6 +305,12 @@ impl Report {
         if let Some(rounds) = &self.dump_restore {
             shares(text, "mongodump | mongorestore", rounds);
         }
+        let by_cpu = spread(self.ratios.copy_of_floor_by_cpu, 2);
+        line(
+            text,
+            &format!("  By CPU seconds, the copy is {by_cpu} of the floor; reading is no part of the floor, and shares its cores here."),
+        );
+        line(text, "  The client's seconds are those of the whole process from its start, its answers to this program included.");
         let Some(reads) = Spread::of(self.read_seconds.iter().map(|seconds| self.data.documents as f64 / seconds)) else { return };
         line(text, &format!("  The source alone is read at {} documents/s.", spread(Some(reads), 0)));
         let migrations: Vec<&Migration> = self.copy.iter().filter_map(|round| round.migration.as_ref()).collect();
@@ -410,4 +422,32 @@ fn grouped(value: f64) -> String {
         text.push(digit);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_middle_of_an_even_number_lies_between_two() {
+        let spread = Spread::of([4.0, 1.0, 2.0, 3.0]).unwrap();
+        assert_eq!((spread.median, spread.min, spread.max), (2.5, 1.0, 4.0));
+        assert_eq!(Spread::of([3.0, 9.0, 1.0]).unwrap().median, 3.0);
+        assert!(Spread::of([]).is_none());
+    }
+
+    #[test]
+    fn numbers_are_grouped_by_thousands() {
+        assert_eq!(["0", "999", "1,000", "1,234,568"], [0.0, 999.0, 1000.0, 1_234_567.8].map(grouped));
+    }
+
+    #[test]
+    fn ratios_are_taken_within_a_round() {
+        let data = Data { documents: 100, ..Data::default() };
+        let round = |seconds| Round::new(&data, seconds, Cpu::default(), None);
+        let mut report = Report { floor: vec![round(1.0), round(4.0)], copy: vec![round(2.0), round(5.0)], ..Report::default() };
+        report.conclude();
+        let ratio = report.ratios.copy_of_floor.unwrap();
+        assert_eq!((ratio.min, ratio.max), (0.5, 0.8));
+    }
 }
