@@ -268,7 +268,7 @@ fn number(name: &str, otherwise: u64) -> u64 {
 fn whatever_happens_the_target_ends_as_the_source() {
     let first = number("MONGOFERRY_TEST_SEED", 0);
     let metrics = Arc::new(Metrics::new());
-    for seed in first..first + number("MONGOFERRY_TEST_HISTORIES", 300) {
+    for seed in first..first + number("MONGOFERRY_TEST_HISTORIES", 100) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let outcome = runtime.block_on(async { tokio::time::timeout(LIMIT, Sim::new(seed, metrics.clone()).play()).await });
         match outcome {
