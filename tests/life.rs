@@ -200,11 +200,7 @@ mod real {
         // Fenced, and held there.
         slow_down(&pair.from, &["getMore"], Duration::from_secs(2)).await;
         tokio::join!(ferry.verb(&["cutover", "--yes"]), async {
-            let deadline = Instant::now() + DEADLINE;
-            while !is_fenced(&pair.from).await {
-                assert!(Instant::now() < deadline, "never fenced\n{}", ferry.log());
-                sleep(Duration::from_millis(5)).await;
-            }
+            until("the source is fenced", async || is_fenced(&pair.from).await).await;
             // By its id: the guard is lent to the verb.
             assert!(std::process::Command::new("kill").args(["-9", &ferry.pid().to_string()]).status().unwrap().success());
         });
@@ -215,6 +211,38 @@ mod real {
         ferry.cutover_and_end().await;
         pair.assert_equal().await;
         pair.end().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_target_that_stops_answering_while_it_is_handed_over_gives_the_source_back() {
+        let pair = Pair::start().await;
+        shop(&pair, 400).await;
+        let mut ferry = pair.ferry(&[]);
+        ferry.wait_until_ready().await;
+        // Fenced, and held there until the target is frozen.
+        slow_down(&pair.from, &["getMore"], Duration::from_secs(2)).await;
+        let fenced_then_frozen = async {
+            until("the source is fenced", async || is_fenced(&pair.from).await).await;
+            pair.target.pause(0).unwrap();
+            speed_up(&pair.from).await;
+            until("the source is given back", async || !is_fenced(&pair.from).await).await;
+            pair.target.unpause(0).unwrap();
+        };
+        let (told, ()) = tokio::join!(ferry.verb(&["cutover", "--yes", "--timeout", "5s"]), fenced_then_frozen);
+        assert_eq!(told.code, 1, "{told:?}\n{}", ferry.log());
+        ferry.wait_until_caught_up(&pair.from).await;
+        ferry.cutover_and_end().await;
+        pair.assert_equal().await;
+        pair.end().await;
+    }
+
+    /// Asks until it is so.
+    async fn until(what: &str, so: impl AsyncFn() -> bool) {
+        let deadline = Instant::now() + DEADLINE;
+        while !so().await {
+            assert!(Instant::now() < deadline, "waited in vain: {what}");
+            sleep(Duration::from_millis(5)).await;
+        }
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -19,7 +19,7 @@ use std::{
 use testbed::{Options, ReplicaSet, connect, end, parity};
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
 /// How long any state may take to come. Long: it is only waited for in full when a test fails.
@@ -78,13 +78,12 @@ impl Told {
 pub async fn told(args: &[&str]) -> Told {
     let mut command = program();
     command.args(args);
-    tokio::task::spawn_blocking(move || {
-        let output = command.output().expect("the program can be started");
-        let text = |bytes| String::from_utf8(bytes).expect("the program writes UTF-8");
-        Told { code: output.status.code().unwrap_or(-1), stdout: text(output.stdout), stderr: text(output.stderr) }
-    })
-    .await
-    .expect("running a command does not panic")
+    let mut command = tokio::process::Command::from(command);
+    // One that hangs is a failure of its test and of no other.
+    let output = timeout(2 * DEADLINE, command.kill_on_drop(true).output()).await;
+    let output = output.unwrap_or_else(|_| panic!("`{}` does not end", args.first().unwrap_or(&""))).expect("the program can be started");
+    let text = |bytes| String::from_utf8(bytes).expect("the program writes UTF-8");
+    Told { code: output.status.code().unwrap_or(-1), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
 /// A child that is killed and reaped on drop.
@@ -291,9 +290,15 @@ pub fn free_port() -> u16 {
     ports.find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()).expect("some port is free")
 }
 
+/// The logs of servers.
+#[derive(Debug)]
+struct Words(Vec<PathBuf>);
+
 /// A source and a target, each with a client.
 #[derive(Debug)]
 pub struct Pair {
+    // Declared first, so that the logs are read before they are removed.
+    _words: Words,
     pub source: ReplicaSet,
     pub target: ReplicaSet,
     /// Of the source.
@@ -301,6 +306,27 @@ pub struct Pair {
     /// Of the target.
     pub to: Client,
     _places: SemaphorePermit<'static>,
+}
+
+/// A test that fails tells what the servers died of, if they did.
+impl Drop for Words {
+    fn drop(&mut self) {
+        for log in self.0.iter().filter(|_| std::thread::panicking()) {
+            let text = fs::read_to_string(log).unwrap_or_default();
+            let last: Vec<_> = text.lines().filter(|line| line.contains(r#""s":"F""#)).take(5).collect();
+            if !last.is_empty() {
+                eprintln!("last words in {}:\n{}", log.display(), last.join("\n"));
+            }
+        }
+    }
+}
+
+impl Words {
+    fn of(sets: [&ReplicaSet; 2]) -> Self {
+        let logs =
+            |set: &ReplicaSet| (0..set.addresses().len()).map(|n| set.folder().join(format!("node{n}/mongod.log"))).collect::<Vec<_>>();
+        Self(sets.into_iter().flat_map(logs).collect())
+    }
 }
 
 impl Pair {
@@ -327,7 +353,7 @@ impl Pair {
         let (source, target) = (Options { name: "source".into(), ..source }, Options { name: "target".into(), ..target });
         let (source, target) = tokio::try_join!(ReplicaSet::start(source), ReplicaSet::start(target)).unwrap();
         let (from, to) = (connect(&source.uri()).await.unwrap(), connect(&target.uri()).await.unwrap());
-        Self { source, target, from, to, _places: places }
+        Self { _words: Words::of([&source, &target]), source, target, from, to, _places: places }
     }
 
     /// Starts `run` between the two.
