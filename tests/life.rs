@@ -1,13 +1,16 @@
 //! A migration's life from outside: pausing, looking, comparing, handing over, giving up.
 
 mod real {
-    use crate::support::{DEADLINE, Ferry, METADATA, Pair, contents, reached, run, slow_down, speed_up, time, told};
+    use crate::support::{DEADLINE, Ferry, METADATA, Pair, contents, fail, reached, run, slow_down, speed_up, time, told};
     use bson::{Document, doc};
     use mongodb::Client;
     use serde_json::Value;
     use std::time::Duration;
     use testbed::{DataSet, Options, ReplicaSet, fill};
     use tokio::time::{Instant, sleep};
+
+    /// What a server says that is about to go: repeated like everything of an election.
+    const SHUTDOWN_IN_PROGRESS: i32 = 91;
 
     async fn shop(pair: &Pair, documents: u64) {
         fill(&pair.from, DataSet { documents, ..DataSet::default() }).await.unwrap();
@@ -219,17 +222,29 @@ mod real {
         shop(&pair, 400).await;
         let mut ferry = pair.ferry(&[]);
         ferry.wait_until_ready().await;
-        // Fenced, and held there until the target is frozen.
+        // Silent while draining: fenced, and held there until the target is frozen.
         slow_down(&pair.from, &["getMore"], Duration::from_secs(2)).await;
-        let fenced_then_frozen = async {
+        let frozen = async {
             until("the source is fenced", async || is_fenced(&pair.from).await).await;
             pair.target.pause(0).unwrap();
             speed_up(&pair.from).await;
             until("the source is given back", async || !is_fenced(&pair.from).await).await;
             pair.target.unpause(0).unwrap();
         };
-        let (told, ()) = tokio::join!(ferry.verb(&["cutover", "--yes", "--timeout", "5s"]), fenced_then_frozen);
+        let (told, ()) = tokio::join!(ferry.verb(&["cutover", "--yes", "--timeout", "5s"]), frozen);
         assert_eq!(told.code, 1, "{told:?}\n{}", ferry.log());
+        // Failing, as in an election, for what the recheck and for what the seal asks for.
+        for command in ["listIndexes", "collMod"] {
+            ferry.wait_until_ready().await;
+            fail(&pair.to, &[command], SHUTDOWN_IN_PROGRESS).await;
+            let failing = async {
+                until("the source is fenced", async || is_fenced(&pair.from).await).await;
+                until("the source is given back", async || !is_fenced(&pair.from).await).await;
+                speed_up(&pair.to).await;
+            };
+            let (told, ()) = tokio::join!(ferry.verb(&["cutover", "--yes", "--timeout", "5s"]), failing);
+            assert_eq!(told.code, 1, "{command}: {told:?}\n{}", ferry.log());
+        }
         ferry.wait_until_caught_up(&pair.from).await;
         ferry.cutover_and_end().await;
         pair.assert_equal().await;

@@ -466,7 +466,13 @@ pub async fn slow_down(client: &Client, commands: &[&str], by: Duration) {
     run(client, "admin", slowness(commands, by)).await;
 }
 
-/// Takes [`slow_down`] back.
+/// Lets commands of mongoferry fail on the primary.
+pub async fn fail(client: &Client, commands: &[&str], code: i32) {
+    let data = doc! {"failCommands": commands.to_vec(), "errorCode": code, "appName": "mongoferry"};
+    run(client, "admin", doc! {"configureFailPoint": "failCommand", "mode": "alwaysOn", "data": data}).await;
+}
+
+/// Takes [`slow_down`] and [`fail`] back.
 pub async fn speed_up(client: &Client) {
     run(client, "admin", no_slowness()).await;
 }

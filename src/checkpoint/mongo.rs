@@ -79,7 +79,18 @@ impl MongoStore {
         saved.insert("_id", ID);
         saved.insert("lease", doc! {"epoch": 0_i64});
         let command = doc! {"insert": "migration", "documents": [saved], "writeConcern": {"w": "majority"}};
-        self.run("writing the migration's record", &command).await?;
+        let command = RawDocumentBuf::try_from(&command).map_err(|e| Error::Bug(format!("the record is no BSON: {e}")))?;
+        let doing = "writing the migration's record";
+        let reply = self.cluster.write(&self.database, doing, &command).await?;
+        // A record that is there already is another process's, or ours of an answer that was lost: the lease tells.
+        if let Some(e) = reply.errors.iter().find(|e| e.code != crate::mongo::DUPLICATE_KEY) {
+            return Err(crate::mongo::refused_by_code(
+                Side::Target,
+                doing,
+                e.code,
+                "the record was refused; are writes of users blocked there?",
+            ));
+        }
         self.take().await
     }
 
