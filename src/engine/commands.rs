@@ -180,8 +180,10 @@ impl Running {
                 let details = json!({"fence": fence, "writes_blocked_seconds": blocked_seconds(blocked)});
                 Ok((Answer::done(told).with(details), Some(Done::Ended)))
             }
-            Outcome::Undone { step, reason, blocked } => {
-                job.step(Milestone::CutoverUndone).await?;
+            Outcome::Undone { step, reason, blocked, sealed } => {
+                if !sealed {
+                    job.step(Milestone::CutoverUndone).await?;
+                }
                 let mut known = job.board.known();
                 known.cutover.step = step.label().into();
                 known.cutover.last_failure = Some(reason.clone());
@@ -190,7 +192,8 @@ impl Running {
                     "the cutover was undone, the source is writable and the tail goes on: {} failed: {reason}",
                     step.label()
                 ));
-                Ok((told.with(json!({"step": step.label(), "reason": reason})), None))
+                // The work begins anew with taking a sealed target back.
+                Ok((told.with(json!({"step": step.label(), "reason": reason})), sealed.then_some(Done::Again)))
             }
         }
     }
@@ -254,7 +257,7 @@ fn refused(job: &Job, command: &Command) -> Option<Answer> {
 pub(super) async fn abort(job: &Job, answer: oneshot::Sender<Answer>) {
     let given_up = async {
         if job.store.load().await?.is_some_and(|record| record.fenced) {
-            job.clusters.source.block_writes(false).await?;
+            job.clusters.source.allow_writes().await?;
         }
         job.store.wipe().await
     };

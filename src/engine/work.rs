@@ -6,9 +6,10 @@ use crate::{
     checkpoint::{MongoStore, Store},
     config::Config,
     copy::{Copy, Memory},
+    cutover::take_back,
     error::{Error, Result},
     indexes::Builder,
-    model::{ClusterTime, Partition, Phase, Position},
+    model::{ClusterTime, Milestone, Partition, Phase, Position},
     race::Reread,
     source::{Source, StartAt},
     tail::{Room, Tail},
@@ -37,9 +38,13 @@ pub(super) struct Work {
 }
 
 impl Work {
-    /// Runs until `stop` fires or something fails; tells `copied` when the copy is complete.
-    pub(super) async fn run(self, from: StartAt, copied: mpsc::Sender<ClusterTime>, stop: CancellationToken) -> Result<()> {
+    /// Runs until `stop` fires or something fails; tells what it has reached.
+    pub(super) async fn run(self, from: StartAt, reached: mpsc::Sender<Milestone>, stop: CancellationToken) -> Result<()> {
         let stop = stop.child_token();
+        if self.board.phase() == Phase::CuttingOver {
+            take_back(&self.clusters.target, &self.store, &self.board.catalog).await?;
+            let _ = reached.send(Milestone::CutoverUndone).await;
+        }
         let start = match &from {
             StartAt::Time(time) | StartAt::After(Position { time, .. }) => *time,
         };
@@ -60,7 +65,7 @@ impl Work {
         let builder = self.builder(&changed);
         if matches!(board.phase(), Phase::Copying { .. }) {
             let partitions = self.store.partitions().await?;
-            tasks.spawn(self.clone().copy(partitions, builder.clone(), rereads, changed, copied, stop.clone()));
+            tasks.spawn(self.clone().copy(partitions, builder.clone(), rereads, changed, reached, stop.clone()));
         }
         tasks.spawn(builder.run(stop.clone()));
         first_error(tasks, &stop).await
@@ -82,7 +87,7 @@ impl Work {
         builder: Builder<crate::target::mongo::MongoTarget>,
         rereads: mpsc::Sender<Reread>,
         changed: Arc<Notify>,
-        copied: mpsc::Sender<ClusterTime>,
+        reached: mpsc::Sender<Milestone>,
         stop: CancellationToken,
     ) -> Result<()> {
         if self.config.copy.indexes_before_data {
@@ -111,7 +116,7 @@ impl Work {
         let done = board.catalog.living().iter().all(|c| c.entry().state != State::Copying);
         if done && !stop.is_cancelled() {
             // The job may have gone; it will find the same on the next start.
-            let _ = copied.send(board.race.newest_read()).await;
+            let _ = reached.send(Milestone::CopyFinished(board.race.newest_read())).await;
         } else if !stop.is_cancelled() {
             return Err(Error::Bug("the copy ended and left a collection behind".into()));
         }

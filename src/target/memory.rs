@@ -157,6 +157,10 @@ fn key(doc: &RawDocument) -> Result<DocumentKey> {
 }
 
 impl Target for MemoryTarget {
+    fn within(&self, _deadline: std::time::Duration) -> Self {
+        self.clone()
+    }
+
     async fn insert(&self, to: &TargetCollection, documents: &RawDocument, _ordered: bool) -> Result<Inserted> {
         let mut total = Inserted::default();
         let documents: Vec<_> = raw::elements(documents).filter_map(|e| e.document()).collect();

@@ -11,6 +11,7 @@ use crate::{
     model::{CollectionInfo, CollectionUuid, DocumentKey, IndexSpec, Namespace},
 };
 use bson::{RawDocument, RawDocumentBuf};
+use std::time::Duration;
 
 /// A collection of the target.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +70,10 @@ pub enum IndexChange {
 
 /// A cluster that is written.
 pub trait Target: Clone + Send + Sync + 'static {
+    /// The same, whose calls are not repeated for longer than `deadline`.
+    #[must_use]
+    fn within(&self, deadline: Duration) -> Self;
+
     /// Inserts what is not there yet, in any order (`ordered`: in the order given). `documents` is a BSON array.
     fn insert(&self, to: &TargetCollection, documents: &RawDocument, ordered: bool) -> impl Future<Output = Result<Inserted>> + Send;
     /// Applies statements. A key stands in it once, save for diffs behind its insert or put.

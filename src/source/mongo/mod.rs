@@ -17,6 +17,7 @@ use crate::{
     mongo::{Cluster, listing},
 };
 use mongodb::options::{ReadPreference, SelectionCriteria};
+use std::time::Duration;
 
 /// A source behind the driver. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -101,8 +102,11 @@ impl Source for MongoSource {
     async fn note(&self, text: &str) -> Result<ClusterTime> {
         fence::note(&self.cluster, text).await
     }
-    async fn block_writes(&self, block: bool) -> Result<()> {
-        fence::block_writes(&self.cluster, block).await
+    async fn block_writes(&self, within: Duration) -> Result<()> {
+        fence::block_writes(&self.cluster, within).await
+    }
+    async fn allow_writes(&self) -> Result<()> {
+        fence::allow_writes(&self.cluster).await
     }
     async fn writes_blocked(&self) -> Result<Option<bool>> {
         fence::writes_blocked(&self.cluster).await

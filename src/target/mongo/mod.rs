@@ -13,6 +13,7 @@ use crate::{
     mongo::{Cluster, listing},
 };
 use bson::{RawDocument, doc};
+use std::time::Duration;
 
 /// A target behind the driver. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -43,6 +44,9 @@ impl MongoTarget {
 }
 
 impl Target for MongoTarget {
+    fn within(&self, deadline: Duration) -> Self {
+        Self::new(self.cluster.within(deadline))
+    }
     async fn insert(&self, to: &TargetCollection, documents: &RawDocument, ordered: bool) -> Result<Inserted> {
         bulk::insert(&self.cluster, to, documents, ordered).await
     }
