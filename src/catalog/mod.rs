@@ -77,7 +77,13 @@ impl Collection {
     /// collection where a collation makes keys equal that differ, or where the order of insertion counts.
     #[must_use]
     pub fn order_of(&self, key: &DocumentKey) -> CanonicalKey {
-        if self.collated || self.entry().capped { CanonicalKey::ANY } else { key.canonical() }
+        if self.entry().capped { CanonicalKey::ANY } else { self.identity_of(key) }
+    }
+
+    /// The key by which changes of one document are known: one for all, where a collation makes keys equal that differ.
+    #[must_use]
+    pub fn identity_of(&self, key: &DocumentKey) -> CanonicalKey {
+        if self.collated { CanonicalKey::ANY } else { key.canonical() }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What there is to copy: collections made on the target, and split into partitions.
 
 use crate::{
-    catalog::{Entry, State},
+    catalog::{Collection, Entry, State},
     checkpoint::Store,
     error::{Error, Result},
     model::{ClusterTime, CollectionInfo, CollectionKind, Partition, Selection, split_count},
@@ -62,16 +62,44 @@ pub async fn plan<S: Source, T: Target, C: Store>(
     store.save_entries(&entries).await?;
     let (mut partitions, mut total) = (Vec::new(), Estimate::default());
     for entry in entries.iter().filter(|e| e.state == State::Copying) {
-        let of = CollectionRef { ns: entry.ns.clone(), uuid: entry.uuid };
-        let estimate = source.estimate(&of).await?;
+        let (estimate, parts) = split(source, entry, partition_bytes).await?;
         total.documents += estimate.documents;
         total.bytes += estimate.bytes;
-        // A capped collection keeps the order of insertion: one reader, one writer.
-        let parts = if entry.capped { 1 } else { split_count(estimate.bytes, partition_bytes) };
-        partitions.extend(Partition::cover(entry.uuid, source.split(&of, parts).await?));
+        partitions.extend(parts);
     }
     store.save_partitions(&partitions).await?;
     Ok(Planned { entries, partitions, listed_until, estimate: total })
+}
+
+/// The partitions of a collection that came into the selection later, saved, and with them that it is
+/// [`State::Copying`]. May be repeated: partitions that a crash left of an earlier split only overlap.
+///
+/// # Errors
+/// As classified.
+pub async fn plan_late<S: Source, C: Store>(source: &S, store: &C, collection: &Collection, partition_bytes: u64) -> Result<()> {
+    let entry = collection.entry().clone();
+    let (_, partitions) = split(source, &entry, partition_bytes).await?;
+    store.save_partitions(&partitions).await?;
+    let _one_at_a_time = collection.saving.lock().await;
+    let entry = {
+        let mut entry = collection.entry_mut();
+        if entry.state == State::Wanted {
+            entry.state = State::Copying;
+        }
+        entry.clone()
+    };
+    store.save_entries(&[entry]).await
+}
+
+/// How large a collection is, and its partitions. A capped one has none: see [`crate::capped`].
+async fn split<S: Source>(source: &S, entry: &Entry, partition_bytes: u64) -> Result<(Estimate, Vec<Partition>)> {
+    let of = CollectionRef { ns: entry.ns.clone(), uuid: entry.uuid };
+    let estimate = source.estimate(&of).await?;
+    if entry.capped {
+        return Ok((estimate, Vec::new()));
+    }
+    let bounds = source.split(&of, split_count(estimate.bytes, partition_bytes)).await?;
+    Ok((estimate, Partition::cover(entry.uuid, bounds)))
 }
 
 fn entry(info: &CollectionInfo, selection: &Selection, at: ClusterTime) -> Entry {

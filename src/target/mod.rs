@@ -74,9 +74,10 @@ pub trait Target: Clone + Send + Sync + 'static {
     #[must_use]
     fn within(&self, deadline: Duration) -> Self;
 
-    /// Inserts what is not there yet, in any order (`ordered`: in the order given). `documents` is a BSON array.
-    fn insert(&self, to: &TargetCollection, documents: &RawDocument, ordered: bool) -> impl Future<Output = Result<Inserted>> + Send;
-    /// Applies statements. A key stands in it once, save for diffs behind its insert or put.
+    /// Inserts what is not there yet, in the order given. `documents` is a BSON array.
+    fn insert(&self, to: &TargetCollection, documents: &RawDocument) -> impl Future<Output = Result<Inserted>> + Send;
+    /// Applies statements: deletes first, then inserts in their order, then the rest in theirs. A key stands in
+    /// it once, save for diffs behind its insert or put.
     fn apply(&self, to: &TargetCollection, statements: &[Statement<'_>]) -> impl Future<Output = Result<Applied>> + Send;
 
     /// All collections and views, as [`crate::source::Source::collections`].

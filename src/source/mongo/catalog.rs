@@ -1,6 +1,7 @@
 //! How large collections are, and how far back the oplog reaches.
 
 use super::super::{CollectionRef, Estimate, Found, OplogWindow};
+use super::fetch::locate;
 use crate::{
     error::{Error, Result},
     model::{ClusterTime, IndexSpec},
@@ -11,9 +12,10 @@ use bson::{Bson, doc};
 /// NamespaceNotFound.
 const NAMESPACE_NOT_FOUND: i32 = 26;
 
-/// The indexes of a collection; `Gone` where the name stands for nothing.
+/// The indexes of a collection, whatever its name is by now: `listIndexes` knows names only.
 pub(crate) async fn indexes(cluster: &Cluster, of: &CollectionRef) -> Result<Found<Vec<IndexSpec>>> {
-    Ok(listing::indexes(cluster, &of.ns).await?.map_or(Found::Gone, Found::Here))
+    let Some(there) = locate(cluster, of).await? else { return Ok(Found::Gone) };
+    Ok(listing::indexes(cluster, &there.ns).await?.map_or(Found::Gone, Found::Here))
 }
 
 /// Documents and bytes by `collStats`; zero where it is gone.

@@ -47,8 +47,8 @@ impl Target for MongoTarget {
     fn within(&self, deadline: Duration) -> Self {
         Self::new(self.cluster.within(deadline))
     }
-    async fn insert(&self, to: &TargetCollection, documents: &RawDocument, ordered: bool) -> Result<Inserted> {
-        bulk::insert(&self.cluster, to, documents, ordered).await
+    async fn insert(&self, to: &TargetCollection, documents: &RawDocument) -> Result<Inserted> {
+        bulk::insert(&self.cluster, to, documents).await
     }
     async fn apply(&self, to: &TargetCollection, statements: &[Statement<'_>]) -> Result<Applied> {
         bulk::apply(&self.cluster, to, statements).await
