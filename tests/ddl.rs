@@ -350,4 +350,37 @@ mod real {
         pair.assert_equal().await;
         pair.end().await;
     }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_structural_change_does_not_wait_for_index_builds() {
+        let pair = Pair::start().await;
+        for coll in ["renamed", "modified", "dropped", "unindexed"] {
+            perform(&pair.from, &[insert("ddl", coll, 0..500)]).await;
+        }
+        let mut ferry = pair.ferry(&[]);
+        ferry.wait_for_phase("tailing").await;
+        let hang = |mode: &'static str| run(&pair.to, "admin", doc! {"configureFailPoint": "hangAfterStartingIndexBuild", "mode": mode});
+        hang("alwaysOn").await;
+        for coll in ["renamed", "modified", "dropped", "unindexed"] {
+            let two = vec![doc! {"key": {"a": 1}, "name": "a"}, doc! {"key": {"b": 1}, "name": "b"}];
+            perform(&pair.from, &[index(coll, two)]).await;
+        }
+        ferry.wait_for("builds under way", |s| s["unfinished_indexes"].as_array().is_some_and(|all| all.len() == 8)).await;
+        sleep(Duration::from_secs(1)).await;
+        let changes = [
+            rename("ddl.renamed", "ddl.renamed_by_now", false),
+            modify("modified", doc! {"validator": {"a": {"$gte": 0}}}),
+            on("ddl", doc! {"drop": "dropped"}),
+            on("ddl", doc! {"dropIndexes": "unindexed", "index": "a"}),
+            index("unindexed", vec![doc! {"key": {"a": -1}, "name": "a"}]),
+        ];
+        perform(&pair.from, &changes).await;
+        // The builds that began anew hang as well; the stream goes on all the same.
+        ferry.wait_until_caught_up(&pair.from).await;
+        hang("off").await;
+        ferry.wait_for("the builds", |s| s["can_cut_over"] == true).await;
+        ferry.cutover_and_end().await;
+        pair.assert_equal().await;
+        pair.end().await;
+    }
 }

@@ -4,9 +4,11 @@
 //! here, so a replay after a crash lands where the collection is *now*, and what was dropped stays dropped.
 //! A view has no UUID: it is kept under a digest of its name.
 
+mod builds;
 mod entry;
 mod reconcile;
 
+pub use builds::Builds;
 pub use entry::{Entry, State, view_uuid};
 pub use reconcile::reconcile;
 
@@ -29,6 +31,8 @@ pub struct Collection {
     pub gate: Gate<()>,
     /// Held from looking at the entry until it is saved: copy and tail both save, and the later look must win.
     pub saving: Mutex<()>,
+    /// Index builds under way on the target.
+    pub builds: Builds,
     collated: bool,
 }
 
@@ -37,7 +41,7 @@ impl Collection {
     #[must_use]
     pub fn new(entry: Entry) -> Self {
         let collated = crate::model::collated(&entry.options);
-        Self { entry: RwLock::new(entry), gate: Gate::new(()), saving: Mutex::new(()), collated }
+        Self { entry: RwLock::new(entry), gate: Gate::new(()), saving: Mutex::new(()), builds: Builds::default(), collated }
     }
 
     /// What is known of it now.

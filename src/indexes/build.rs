@@ -19,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 /// IndexOptionsConflict: the same keys and options under another name, which a unique and a plain index become
 /// when parked. It is built at the seal, in its own form.
 const OPTIONS_CONFLICT: i32 = 85;
+/// IndexBuildAborted: by a structural change, ours or somebody's.
+const BUILD_ABORTED: i32 = 276;
 
 /// Builds wanted indexes beside copy and tail.
 #[derive(Debug, Clone)]
@@ -96,18 +98,16 @@ impl<T: Target> Builder<T> {
         let Ok(_place) = self.builds.acquire().await else { return Ok(()) };
         let specs = self.wanted(collection);
         let Some(to) = collection.on_target() else { return Ok(()) };
-        let parked: Vec<IndexSpec> = specs.iter().map(park).collect();
-        let building = self.metrics.index_build();
         tracing::info!(ns = %to.ns, indexes = specs.len(), "building indexes");
-        let built = self.target.create_indexes(&to.ns, &parked).await;
-        drop(building);
-        match built {
-            Ok(()) => specs.iter().for_each(|spec| note_built(collection, spec)),
+        match self.create(collection, &specs).await {
+            Ok(()) => {}
+            // It is still wanted, and is built when the builder looks again.
+            Err(error) if error.code() == Some(BUILD_ABORTED) => {}
             Err(error) if transient(&error) => return Err(error),
             Err(_) if specs.len() > 1 => {
                 // One of them is in the way of all: each for itself.
                 for spec in &specs {
-                    self.build_one(collection, &to.ns, spec).await?;
+                    self.build_one(collection, spec).await?;
                 }
             }
             Err(error) => note_failed(collection, &specs[0], &error),
@@ -115,10 +115,23 @@ impl<T: Target> Builder<T> {
         Ok(())
     }
 
-    async fn build_one(&self, collection: &Collection, ns: &crate::model::Namespace, spec: &IndexSpec) -> Result<()> {
-        let _building = self.metrics.index_build();
-        match self.target.create_indexes(ns, &[park(spec)]).await {
-            Ok(()) => note_built(collection, spec),
+    /// Under the name that the collection has once no structural change is under way.
+    async fn create(&self, collection: &Collection, specs: &[IndexSpec]) -> Result<()> {
+        let _build = collection.builds.begin(specs.iter().map(|spec| spec.name().to_owned()).collect()).await;
+        let _counted = self.metrics.index_build();
+        let Some(to) = collection.on_target() else { return Ok(()) };
+        let parked: Vec<IndexSpec> = specs.iter().map(park).collect();
+        self.target.create_indexes(&to.ns, &parked).await?;
+        // While it still counts as under way: who ended it must find that it is no longer built.
+        specs.iter().for_each(|spec| note_built(collection, spec));
+        Ok(())
+    }
+
+    async fn build_one(&self, collection: &Collection, spec: &IndexSpec) -> Result<()> {
+        match self.create(collection, std::slice::from_ref(spec)).await {
+            Ok(()) => {}
+            // It is still wanted, and is built when the builder looks again.
+            Err(error) if error.code() == Some(BUILD_ABORTED) => {}
             Err(error) if transient(&error) => return Err(error),
             Err(error) => note_failed(collection, spec, &error),
         }

@@ -17,7 +17,12 @@ use crate::{
 };
 use bson::{RawDocument, RawDocumentBuf};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::RwLockWriteGuard;
 use tokio_util::sync::CancellationToken;
+
+/// How often a build that is in the way is ended again.
+const ABORT_EVERY: Duration = Duration::from_secs(1);
 
 /// One structural change and what it needs.
 pub(super) struct Change<'a, S, T, C> {
@@ -79,7 +84,7 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
             }
             // It was dropped or renamed before the listing, or before a crash, and something newer has its name.
             entry.state = State::Dropped;
-            self.save(self.tail.catalog.add(entry)).await?;
+            self.save(&self.tail.catalog.add(entry)).await?;
             return Ok(Brought::Nothing);
         }
         if entry.capped {
@@ -100,7 +105,7 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
             tail.race.begin(collection.uuid());
         }
         // Before its documents: after a crash they are copied from the start.
-        self.save(collection.clone()).await?;
+        self.save(&collection).await?;
         match state {
             State::Wanted => Ok(Brought::Documents),
             State::Complete | State::Dropped => Ok(Brought::Nothing),
@@ -108,7 +113,7 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
                 let Tail { source, target, race, metrics, retry, .. } = tail;
                 let read_at = Transfer { source, target, race, metrics, retry, stop: self.stop }.run(&collection).await?;
                 collection.entry_mut().state = State::Complete;
-                self.save(collection).await?;
+                self.save(&collection).await?;
                 Ok(Brought::Capped(read_at))
             }
         }
@@ -123,7 +128,7 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
             // Dropped since; the stream will tell, and until then its events mean nothing.
             let gone =
                 CollectionInfo { ns: ns.clone(), uuid: Some(uuid), kind: CollectionKind::Collection, options: RawDocumentBuf::new() };
-            self.save(tail.catalog.add(Entry::new(&gone, tail.selection.target_of(ns), State::Dropped, self.time))).await?;
+            self.save(&tail.catalog.add(Entry::new(&gone, tail.selection.target_of(ns), State::Dropped, self.time))).await?;
             return Ok(Brought::Nothing);
         };
         let mut entry = Entry::new(&info, tail.selection.target_of(ns), State::Wanted, self.time);
@@ -174,7 +179,7 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
             entry.known_at = entry.known_at.max(self.time);
         }
         self.tail.race.end(collection.uuid());
-        self.save(collection.clone()).await
+        self.save(collection).await
     }
 
     async fn rename(
@@ -239,6 +244,7 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
 
     async fn move_on_target(&self, collection: &Arc<Collection>, to: &Namespace) -> Result<()> {
         let _alone = collection.gate.write().await;
+        let _no_builds = self.without_builds(collection).await?;
         let (now, target_uuid) = {
             let e = collection.entry();
             (e.target.clone(), e.target_uuid)
@@ -259,7 +265,7 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
             entry.target_uuid = renamed.and_then(|c| c.uuid).or(entry.target_uuid);
             entry.known_at = self.time;
         }
-        self.save(collection.clone()).await
+        self.save(collection).await
     }
 
     async fn create_indexes(&self, ns: &Namespace, uuid: Option<CollectionUuid>, indexes: &[IndexSpec]) -> Result<()> {
@@ -269,17 +275,18 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
         }
         tracing::debug!(%ns, indexes = indexes.len(), "indexes wanted");
         indexes.iter().for_each(|spec| collection.entry_mut().want_index(spec.clone()));
-        self.save(collection).await
+        self.save(&collection).await
     }
 
     async fn drop_indexes(&self, uuid: Option<CollectionUuid>, names: &[String]) -> Result<()> {
         let Some(collection) = uuid.and_then(|uuid| self.tail.catalog.find(uuid)) else { return Ok(()) };
         let Some(to) = collection.on_target() else { return Ok(()) };
+        let _no_builds = self.without_builds(&collection).await?;
         for name in names {
             collection.entry_mut().forget_index(name);
             self.tail.target.drop_index(&to.ns, name).await?;
         }
-        self.save(collection).await
+        self.save(&collection).await
     }
 
     async fn modify(&self, id: CollectionUuid, options: &RawDocument) -> Result<()> {
@@ -288,6 +295,7 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
             let e = collection.entry();
             if e.state == State::Dropped { return Ok(()) } else { e.target.clone() }
         };
+        let _no_builds = self.without_builds(&collection).await?;
         if let Some(index) = raw::get(options, "index").and_then(|e| e.document()) {
             self.modify_index(&collection, &target, index).await?;
         }
@@ -296,7 +304,7 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
         if !rest.is_empty() {
             self.tail.target.modify(&target, &rest).await?;
         }
-        self.save(collection).await
+        self.save(&collection).await
     }
 
     /// Only what is not parked changes on the target now; the rest at the seal.
@@ -322,7 +330,32 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
         Ok(())
     }
 
-    async fn save(&self, collection: Arc<Collection>) -> Result<()> {
+    /// Keeps builds of the collection's indexes out of the way until what it gives is dropped. Those under way are ended;
+    /// a build that the server has yet to hear of cannot be, so it is tried again.
+    async fn without_builds<'c>(&self, collection: &'c Collection) -> Result<RwLockWriteGuard<'c, ()>> {
+        let mut none = std::pin::pin!(collection.builds.none());
+        let mut again = tokio::time::interval(ABORT_EVERY);
+        let mut ended: Vec<String> = Vec::new();
+        loop {
+            tokio::select! {
+                biased;
+                alone = &mut none => {
+                    // One that was done just before was dropped.
+                    collection.entry_mut().built.retain(|name| !ended.contains(name));
+                    return Ok(alone);
+                }
+                _ = again.tick() => {}
+            }
+            let target = collection.entry().target.clone();
+            for names in collection.builds.under_way() {
+                tracing::info!(ns = %target, indexes = names.len(), "a structural change ends an index build, which begins anew behind it");
+                self.tail.target.abort_build(&target, &names).await?;
+                ended.extend(names);
+            }
+        }
+    }
+
+    async fn save(&self, collection: &Collection) -> Result<()> {
         let _one_at_a_time = collection.saving.lock().await;
         let entry = collection.entry().clone();
         self.tail.store.save_entries(&[entry]).await

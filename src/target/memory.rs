@@ -301,6 +301,10 @@ impl Target for MemoryTarget {
     }
 
     /// Indexes are kept as they were built.
+    async fn abort_build(&self, _ns: &Namespace, _names: &[String]) -> Result<()> {
+        Ok(())
+    }
+
     async fn change_index(&self, _ns: &Namespace, _name: &str, _change: &IndexChange) -> Result<()> {
         self.step("changing an index", |_| ()).await
     }

@@ -103,6 +103,9 @@ pub trait Target: Clone + Send + Sync + 'static {
     fn create_indexes(&self, ns: &Namespace, specs: &[IndexSpec]) -> impl Future<Output = Result<()>> + Send;
     /// Drops an index; nothing where it is gone.
     fn drop_index(&self, ns: &Namespace, name: &str) -> impl Future<Output = Result<()>> + Send;
+    /// Ends the build that was asked for by one call with exactly these indexes, or drops them where it is done;
+    /// nothing where it has not begun.
+    fn abort_build(&self, ns: &Namespace, names: &[String]) -> impl Future<Output = Result<()>> + Send;
     /// Changes an index in place.
     fn change_index(&self, ns: &Namespace, name: &str, change: &IndexChange) -> impl Future<Output = Result<()>> + Send;
 }

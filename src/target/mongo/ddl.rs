@@ -6,7 +6,7 @@ use crate::{
     model::{IndexSpec, Namespace, raw},
     mongo::Cluster,
 };
-use bson::{Document, RawDocument, RawDocumentBuf, doc};
+use bson::{Bson, Document, RawDocument, RawDocumentBuf, doc};
 
 /// NamespaceNotFound.
 const NAMESPACE_NOT_FOUND: i32 = 26;
@@ -65,7 +65,16 @@ pub(crate) async fn create_indexes(cluster: &Cluster, ns: &Namespace, specs: &[I
 }
 
 pub(crate) async fn drop_index(cluster: &Cluster, ns: &Namespace, name: &str) -> Result<()> {
-    let command = doc! {"dropIndexes": ns.coll(), "index": name, "writeConcern": {"w": "majority"}};
+    drop_indexes(cluster, ns, name).await
+}
+
+/// The build is ended only by all of its names together (RAN on 6.0.5: one of two is refused as unfinished).
+pub(crate) async fn abort_build(cluster: &Cluster, ns: &Namespace, names: &[String]) -> Result<()> {
+    drop_indexes(cluster, ns, names).await
+}
+
+async fn drop_indexes(cluster: &Cluster, ns: &Namespace, names: impl Into<Bson>) -> Result<()> {
+    let command = doc! {"dropIndexes": ns.coll(), "index": names, "writeConcern": {"w": "majority"}};
     match cluster.run(ns.db(), &format!("dropping an index of `{ns}`"), &command).await {
         Err(error) if matches!(error.code(), Some(NAMESPACE_NOT_FOUND | INDEX_NOT_FOUND)) => Ok(()),
         other => other.map(drop),

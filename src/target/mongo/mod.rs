@@ -88,6 +88,9 @@ impl Target for MongoTarget {
     async fn drop_index(&self, ns: &Namespace, name: &str) -> Result<()> {
         ddl::drop_index(&self.cluster, ns, name).await
     }
+    async fn abort_build(&self, ns: &Namespace, names: &[String]) -> Result<()> {
+        ddl::abort_build(&self.cluster, ns, names).await
+    }
     async fn change_index(&self, ns: &Namespace, name: &str, change: &IndexChange) -> Result<()> {
         ddl::change_index(&self.cluster, ns, name, change).await
     }
