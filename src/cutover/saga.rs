@@ -41,6 +41,8 @@ pub struct Cutover<S, T, C> {
     pub progress: watch::Receiver<Progress>,
     /// The operator's word that nobody writes: the source is not fenced by us.
     pub writes_stopped: bool,
+    /// Indexes that the target may do without: see [`crate::model::index_title`].
+    pub waived: Arc<[String]>,
     /// Told of each step as it begins.
     pub step: watch::Sender<Option<Step>>,
     /// How both sides are compared.
@@ -173,7 +175,7 @@ impl<S: Source, T: Target, C: Store> Cutover<S, T, C> {
                 return Ok(verdict);
             }
             Step::Recheck => return self.compare(true).await,
-            Step::Seal => drop(seal(&self.source, &self.target.within(run.left()), &self.catalog).await?),
+            Step::Seal => drop(seal(&self.source, &self.target.within(run.left()), &self.catalog, &self.waived).await?),
             Step::Confirm => {
                 let (fence, verdict) = self.drain(run.deadline).await?;
                 run.fence = fence;
@@ -216,7 +218,7 @@ impl<S: Source, T: Target, C: Store> Cutover<S, T, C> {
             &self.source,
             &self.reader,
             &self.selection,
-            &verify::Settings { parked, live: true, ..self.compare.clone() },
+            &verify::Settings { parked, live: true, waived: self.waived.clone(), ..self.compare.clone() },
             &self.stop,
         )
         .await?;

@@ -2,10 +2,10 @@
 
 use super::job::Job;
 use crate::{
-    cutover::{Cutover, Outcome, Step, gates},
+    cutover::{Cutover, Facts, Outcome, Step, gates},
     error::{Error, Result},
-    model::{Activity, ClusterTime, Milestone, Verb, permits},
-    observe::{Answer, Command, Request},
+    model::{Activity, ClusterTime, Milestone, UnfinishedIndex, Verb, permits},
+    observe::{Answer, Command, Handover, Request},
     source::Source,
     tasks::panicked,
     verify,
@@ -81,8 +81,8 @@ impl Running {
                 self.verify(job, answer);
                 None
             }
-            Command::Cutover { writes_stopped, timeout_seconds, dry_run } => {
-                self.cutover(job, writes_stopped, Duration::from_secs(timeout_seconds), dry_run, answer).await;
+            Command::Cutover(order) => {
+                self.cutover(job, order, answer).await;
                 None
             }
             Command::Abort => Some(Done::Abort(answer)),
@@ -103,11 +103,16 @@ impl Running {
         });
     }
 
-    async fn cutover(&mut self, job: &Job, writes_stopped: bool, timeout: Duration, dry_run: bool, answer: oneshot::Sender<Answer>) {
-        let gates = gates(&job.board.facts());
+    async fn cutover(&mut self, job: &Job, order: Handover, answer: oneshot::Sender<Answer>) {
+        let mut facts = job.board.facts();
+        if let Some(no) = waive(&mut facts, &order.waive_indexes) {
+            let _ = answer.send(no);
+            return;
+        }
+        let gates = gates(&facts);
         let shut: Vec<String> = gates.iter().filter(|g| !g.open).map(|g| format!("{}: {}", g.name, g.why)).collect();
         let details = json!({"gates": gates});
-        if !shut.is_empty() || dry_run {
+        if !shut.is_empty() || order.dry_run {
             let told = if shut.is_empty() {
                 Answer::done("every gate is open")
             } else {
@@ -129,11 +134,13 @@ impl Running {
             selection: job.config.selection.clone(),
             metrics: job.board.metrics.clone(),
             progress: job.board.progress.subscribe(),
-            writes_stopped,
+            writes_stopped: order.writes_stopped,
+            waived: order.waive_indexes.into(),
             step: self.step.clone(),
             compare: verify::Settings::new(job.clusters.retry()),
             stop: self.stop.clone(),
         };
+        let timeout = Duration::from_secs(order.timeout_seconds);
         self.tasks.spawn(async move { (answer, Ended::Cutover(saga.run(timeout).await)) });
     }
 
@@ -222,7 +229,7 @@ pub(super) async fn ask_idle(job: &Job, request: Request) -> Result<Option<Done>
             Ok(Some(Done::Again))
         }
         Command::Abort => Ok(Some(Done::Abort(answer))),
-        Command::Pause { .. } | Command::Verify | Command::Cutover { .. } => {
+        Command::Pause { .. } | Command::Verify | Command::Cutover(_) => {
             let _ = answer.send(Answer::no("it is not running"));
             Ok(None)
         }
@@ -236,8 +243,8 @@ fn refused(job: &Job, command: &Command) -> Option<Answer> {
         Command::Resume => Verb::Resume,
         Command::Verify => Verb::Verify,
         // A dry run may be asked for at any time: it tells what is missing.
-        Command::Cutover { dry_run: true, .. } => return None,
-        Command::Cutover { .. } => Verb::Cutover,
+        Command::Cutover(order) if order.dry_run => return None,
+        Command::Cutover(_) => Verb::Cutover,
         Command::Abort => Verb::Abort,
     };
     let (phase, activity) = (job.board.phase(), job.board.activity());
@@ -251,6 +258,21 @@ fn refused(job: &Job, command: &Command) -> Option<Answer> {
         Answer::no(format!("`{}` is not possible while the migration is {} and {}{why}", verb.label(), phase.label(), activity.label()));
     no.hint = Some("`mongoferry status` tells what is possible now".into());
     Some(no)
+}
+
+/// Takes the waived indexes out of what is judged. A name that is none of them is most likely a slip: it is told.
+fn waive(facts: &mut Facts, waived: &[String]) -> Option<Answer> {
+    let unfinished: Vec<String> = facts.unfinished.iter().map(UnfinishedIndex::title).collect();
+    if let Some(unknown) = waived.iter().find(|name| !unfinished.contains(*name)) {
+        let mut no = Answer::no(format!("`{unknown}` is no unfinished index, so there is nothing to waive"));
+        no.hint = Some(match unfinished.as_slice() {
+            [] => "all indexes are built: leave `--waive-index` out".to_owned(),
+            some => format!("these are unfinished: {}", some.join(", ")),
+        });
+        return Some(no);
+    }
+    facts.unfinished.retain(|index| !waived.contains(&index.title()));
+    None
 }
 
 /// Gives the migration up: the source is writable, the metadata is gone; the target's namespaces stay.
