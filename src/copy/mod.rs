@@ -9,7 +9,7 @@ mod plan;
 mod queue;
 
 pub use memory::Memory;
-pub use plan::{Planned, plan};
+pub use plan::{Planned, listed, plan};
 pub use queue::Counts;
 
 use crate::{

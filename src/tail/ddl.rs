@@ -5,19 +5,22 @@
 //! took a while, so events up to `listed_until` may be reflected in it or not: where names contradict, the
 //! listing is the later truth, and the events that lead there are still to come.
 
+use super::series::is_view_of_series;
 use crate::{
     catalog::{Catalog, Collection, Entry, State, view_uuid},
     checkpoint::Store,
     error::{Error, Result},
     model::{ClusterTime, CollectionInfo, CollectionKind, CollectionUuid, Ddl, IndexSpec, Namespace, Selection, raw},
     race::Race,
-    target::{IndexChange, Target, park_options},
+    source::Source,
+    target::{self, IndexChange, Target, park_options},
 };
 use bson::{RawDocument, RawDocumentBuf};
 use std::sync::Arc;
 
 /// One structural change and what it needs.
-pub(super) struct Change<'a, T, C> {
+pub(super) struct Change<'a, S, T, C> {
+    pub source: &'a S,
     pub target: &'a T,
     pub store: &'a C,
     pub catalog: &'a Catalog,
@@ -27,14 +30,13 @@ pub(super) struct Change<'a, T, C> {
     pub time: ClusterTime,
 }
 
-impl<T: Target, C: Store> Change<'_, T, C> {
+impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
     pub async fn apply(&self, ddl: &Ddl) -> Result<()> {
         tracing::info!(ddl = ddl.label(), cluster_time = %self.time, "structural change");
         match ddl {
             Ddl::Create { ns, uuid, options } => self.create(ns, *uuid, options).await,
             Ddl::Drop { ns, uuid } => self.drop_collection(uuid.unwrap_or_else(|| view_uuid(ns))).await,
-            // The drops of its collections came before it.
-            Ddl::DropDatabase { .. } => Ok(()),
+            Ddl::DropDatabase { db } => self.drop_views(db).await,
             Ddl::Rename { from, to, uuid, dropped } => self.rename(from, to, *uuid, *dropped).await,
             Ddl::CreateIndexes { ns, uuid, indexes } => self.create_indexes(ns, *uuid, indexes).await,
             Ddl::DropIndexes { uuid, names, .. } => self.drop_indexes(*uuid, names).await,
@@ -49,7 +51,7 @@ impl<T: Target, C: Store> Change<'_, T, C> {
 
     async fn create(&self, ns: &Namespace, uuid: Option<CollectionUuid>, options: &RawDocumentBuf) -> Result<()> {
         let id = uuid.unwrap_or_else(|| view_uuid(ns));
-        if !self.selection.takes(ns) {
+        if !self.selection.takes(ns) || (uuid.is_none() && is_view_of_series(ns, options)) {
             return Ok(());
         }
         if let Some(known) = self.catalog.find(id) {
@@ -59,7 +61,6 @@ impl<T: Target, C: Store> Change<'_, T, C> {
                 return Ok(());
             }
         }
-        refuse_time_series(ns, options)?;
         let kind = if uuid.is_some() { CollectionKind::Collection } else { CollectionKind::View };
         let info = CollectionInfo { ns: ns.clone(), uuid, kind, options: options.clone() };
         let mut entry = Entry::new(&info, self.selection.target_of(ns), State::Complete, self.time);
@@ -72,19 +73,29 @@ impl<T: Target, C: Store> Change<'_, T, C> {
             return self.save(self.catalog.add(entry)).await;
         }
         self.make_room(&entry.target).await?;
-        let (at_once, _) = park_options(options);
-        entry.target_uuid = self.target.create(&entry.target, &at_once).await?;
+        entry.target_uuid = target::make(self.target, &entry.target, options).await?;
         self.save(self.catalog.add(entry)).await
     }
 
     /// What has a name on the target and is not in the catalog is left from a creation that a crash cut short, and
     /// then nothing was written to it. Documents are somebody's, and are not ours to drop.
     async fn make_room(&self, ns: &Namespace) -> Result<()> {
-        let Some(there) = self.target.lookup(ns).await? else { return Ok(()) };
-        if there.kind != CollectionKind::View && self.target.holds_documents(ns).await? {
-            return Err(Error::TargetNotEmpty { namespaces: vec![ns.to_string()] });
+        for ns in target::names(ns) {
+            let Some(there) = self.target.lookup(&ns).await? else { continue };
+            if there.kind != CollectionKind::View && self.target.holds_documents(&ns).await? {
+                return Err(Error::TargetNotEmpty { namespaces: vec![ns.to_string()] });
+            }
+            self.target.drop_collection(&ns).await?;
         }
-        self.target.drop_collection(ns).await
+        Ok(())
+    }
+
+    /// The drops of a database's collections came before its own, those of its views did not (RAN on 6.0.5).
+    async fn drop_views(&self, db: &str) -> Result<()> {
+        for view in self.catalog.living().iter().filter(|c| c.entry().is_view() && c.entry().ns.db() == db) {
+            self.drop_collection(view.uuid()).await?;
+        }
+        Ok(())
     }
 
     async fn drop_collection(&self, id: CollectionUuid) -> Result<()> {
@@ -225,8 +236,12 @@ impl<T: Target, C: Store> Change<'_, T, C> {
         }
         let (at_once, _) = park_options(options);
         let rest = without_index(&at_once);
-        if !rest.is_empty() {
-            self.target.modify(&target, &rest).await?;
+        match target.series() {
+            Some(series) if !rest.is_empty() || options.is_empty() => {
+                self.modify_series(&collection, &series, &rest).await?;
+            }
+            None if !rest.is_empty() => self.target.modify(&target, &rest).await?,
+            Some(_) | None => {}
         }
         self.save(collection).await
     }
@@ -272,16 +287,4 @@ fn without_index(options: &RawDocument) -> RawDocumentBuf {
 
 fn unsupported(what: &str, ns: &Namespace, hint: &str) -> Error {
     Error::Unsupported { what: what.to_owned(), ns: Some(ns.to_string()), hint: hint.to_owned() }
-}
-
-fn refuse_time_series(ns: &Namespace, options: &RawDocument) -> Result<()> {
-    let buckets = raw::get(options, "viewOn").and_then(|e| e.str()).is_some_and(|on| on.starts_with("system.buckets."));
-    if buckets || ns.is_buckets() || raw::get(options, "timeseries").is_some() {
-        return Err(unsupported(
-            "a time-series collection",
-            ns,
-            "this version does not replicate time series: exclude it with `--exclude`",
-        ));
-    }
-    Ok(())
 }

@@ -97,6 +97,7 @@ impl<S: Source, T: Target, C: Store> Router<S, T, C> {
     async fn ddl(&self, change: &Ddl, time: ClusterTime) -> Result<()> {
         let tail = &self.tail;
         ddl::Change {
+            source: &tail.source,
             target: &tail.target,
             store: &tail.store,
             catalog: &tail.catalog,
