@@ -13,4 +13,5 @@ mod layers;
 mod life;
 mod memory;
 mod support;
+mod time_series;
 mod verify;

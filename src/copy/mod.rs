@@ -9,7 +9,7 @@ mod plan;
 mod queue;
 
 pub use memory::Memory;
-pub use plan::{Planned, plan, plan_late};
+pub use plan::{Planned, listed, plan, plan_late};
 pub use queue::Counts;
 
 use crate::{

@@ -4,8 +4,9 @@ use super::{board::START_DEADLINE, connect::Clusters, privileges};
 use crate::{
     checkpoint::{MongoStore, Record},
     config::Config,
+    copy,
     error::{Error, Result},
-    model::{CollectionInfo, CollectionKind, Fingerprint, Namespace, Phase, Side},
+    model::{CollectionInfo, Fingerprint, Namespace, Phase, Side},
     mongo::{Cluster, Topology},
     observe::Metrics,
     source::{CollectionRef, Source, mongo::probe_stream},
@@ -147,12 +148,8 @@ impl Inspected {
     async fn privileges(&mut self, cluster: &Cluster) -> Result<()> {
         let side = cluster.side();
         self.finding(Level::Ok, format!("the {side} is a replica set and answers"), None);
-        if let Some((actions, command)) = privileges::missing(cluster).await? {
-            return Err(Error::UnfitCluster {
-                side,
-                problem: format!("does not allow its user: {}", actions.join(", ")),
-                hint: format!("grant it in mongosh: {command}"),
-            });
+        if let Some(missing) = privileges::missing(cluster).await? {
+            return Err(not_allowed(side, missing));
         }
         self.finding(Level::Ok, format!("the user of the {side} has the privileges"), None);
         Ok(())
@@ -208,7 +205,7 @@ impl Inspected {
     }
 
     async fn namespaces(&mut self, config: &Config, clusters: &Clusters) -> Result<()> {
-        let listed = clusters.source.collections().await?;
+        let listed = copy::listed(&clusters.source, &config.selection).await?;
         let existing: Vec<Namespace> = listed.iter().map(|c| c.ns.clone()).collect();
         if self.record.is_none()
             && let Some(unknown) = config.selection.unknown(&existing).into_iter().next()
@@ -218,13 +215,11 @@ impl Inspected {
                 .map_or("`mongoferry check` without filters lists what there is".to_owned(), |n| format!("did you mean `{n}`?"));
             return Err(Error::BadConfig { field: unknown.written, problem: "matches nothing on the source".into(), hint: Some(nearest) });
         }
-        let selected: Vec<&CollectionInfo> = listed.iter().filter(|c| config.selection.takes(&c.ns)).collect();
-        if let Some(series) = selected.iter().find(|c| c.kind == CollectionKind::TimeSeries) {
-            return Err(Error::Unsupported {
-                what: "a time-series collection".into(),
-                ns: Some(series.ns.to_string()),
-                hint: "this version does not replicate time series: exclude it with `--exclude`".into(),
-            });
+        let selected: Vec<CollectionInfo> = listed.into_iter().filter(|c| config.selection.takes(&c.ns)).collect();
+        for cluster in [clusters.source.cluster(), clusters.target.cluster()] {
+            if let Some(missing) = privileges::missing_for(cluster, &selected).await? {
+                return Err(not_allowed(cluster.side(), missing));
+            }
         }
         let mut by_target: BTreeMap<Namespace, &Namespace> = BTreeMap::new();
         for c in &selected {
@@ -241,7 +236,11 @@ impl Inspected {
         if self.record.is_none() && !self.occupied.is_empty() && !config.drop_target_namespaces {
             return Err(Error::TargetNotEmpty { namespaces: self.occupied.iter().map(ToString::to_string).collect() });
         }
-        self.finding(Level::Ok, format!("{} collections and views are selected", selected.len()), None);
+        self.finding(
+            Level::Ok,
+            format!("{} collections and views are selected", selected.iter().filter(|c| !c.ns.is_buckets()).count()),
+            None,
+        );
         Ok(())
     }
 
@@ -275,6 +274,14 @@ impl Inspected {
             self.report.collections.push((info.ns.to_string(), estimate.documents, estimate.bytes));
         }
         Ok(())
+    }
+}
+
+fn not_allowed(side: Side, (actions, command): privileges::Missing) -> Error {
+    Error::UnfitCluster {
+        side,
+        problem: format!("does not allow its user: {}", actions.join(", ")),
+        hint: format!("grant it in mongosh: {command}"),
     }
 }
 

@@ -5,7 +5,7 @@
 //! took a while, so events up to `listed_until` may be reflected in it or not: where names contradict, the
 //! listing is the later truth, and the events that lead there are still to come.
 
-use super::Tail;
+use super::{Tail, series::is_view_of_series};
 use crate::{
     capped::Transfer,
     catalog::{Collection, Entry, State, view_uuid},
@@ -13,7 +13,7 @@ use crate::{
     error::{Error, Result},
     model::{ClusterTime, CollectionInfo, CollectionKind, CollectionUuid, Ddl, IndexSpec, Namespace, raw},
     source::{CollectionRef, Found, Source},
-    target::{IndexChange, Target, park_options},
+    target::{self, IndexChange, Target, park_options},
 };
 use bson::{RawDocument, RawDocumentBuf};
 use std::sync::Arc;
@@ -48,8 +48,7 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
             Ddl::Create { ns, uuid, options } => return self.create(ns, *uuid, options).await,
             Ddl::Rename { from, to, uuid, dropped } => return self.rename(from, to, *uuid, *dropped).await,
             Ddl::Drop { ns, uuid } => self.drop_collection(uuid.unwrap_or_else(|| view_uuid(ns))).await?,
-            // The drops of its collections came before it.
-            Ddl::DropDatabase { .. } => {}
+            Ddl::DropDatabase { db } => self.drop_views(db).await?,
             Ddl::CreateIndexes { ns, uuid, indexes } => self.create_indexes(ns, *uuid, indexes).await?,
             Ddl::DropIndexes { uuid, names, .. } => self.drop_indexes(*uuid, names).await?,
             Ddl::Modify { ns, uuid, options } => self.modify(uuid.unwrap_or_else(|| view_uuid(ns)), options).await?,
@@ -64,7 +63,7 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
 
     async fn create(&self, ns: &Namespace, uuid: Option<CollectionUuid>, options: &RawDocumentBuf) -> Result<Brought> {
         let id = uuid.unwrap_or_else(|| view_uuid(ns));
-        if !self.tail.selection.takes(ns) {
+        if !self.tail.selection.takes(ns) || (uuid.is_none() && is_view_of_series(ns, options)) {
             return Ok(Brought::Nothing);
         }
         if let Some(known) = self.tail.catalog.find(id) {
@@ -74,7 +73,6 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
                 return Ok(Brought::Nothing);
             }
         }
-        refuse_time_series(ns, options)?;
         let kind = if uuid.is_some() { CollectionKind::Collection } else { CollectionKind::View };
         let info = CollectionInfo { ns: ns.clone(), uuid, kind, options: options.clone() };
         let mut entry = Entry::new(&info, self.tail.selection.target_of(ns), State::Complete, self.time);
@@ -97,8 +95,7 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
     /// Makes a collection on the target, and has the documents copied that the stream does not tell.
     async fn make(&self, mut entry: Entry) -> Result<Brought> {
         self.make_room(&entry.target).await?;
-        let (at_once, _) = park_options(&entry.options);
-        entry.target_uuid = self.tail.target.create(&entry.target, &at_once).await?;
+        entry.target_uuid = target::make(&self.tail.target, &entry.target, &entry.options).await?;
         let (tail, state) = (self.tail, entry.state);
         let collection = tail.catalog.add(entry);
         if state == State::Wanted {
@@ -147,11 +144,23 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
     /// What has a name on the target and is not in the catalog is left from a creation that a crash cut short, and
     /// then nothing was written to it. Documents are somebody's, and are not ours to drop.
     async fn make_room(&self, ns: &Namespace) -> Result<()> {
-        let Some(there) = self.tail.target.lookup(ns).await? else { return Ok(()) };
-        if there.kind != CollectionKind::View && self.tail.target.holds_documents(ns).await? {
-            return Err(Error::TargetNotEmpty { namespaces: vec![ns.to_string()] });
+        let target = &self.tail.target;
+        for ns in target::names(ns) {
+            let Some(there) = target.lookup(&ns).await? else { continue };
+            if there.kind != CollectionKind::View && target.holds_documents(&ns).await? {
+                return Err(Error::TargetNotEmpty { namespaces: vec![ns.to_string()] });
+            }
+            target.drop_collection(&ns).await?;
         }
-        self.tail.target.drop_collection(ns).await
+        Ok(())
+    }
+
+    /// The drops of a database's collections came before its own, those of its views did not (RAN on 6.0.5).
+    async fn drop_views(&self, db: &str) -> Result<()> {
+        for view in self.tail.catalog.living().iter().filter(|c| c.entry().is_view() && c.entry().ns.db() == db) {
+            self.drop_collection(view.uuid()).await?;
+        }
+        Ok(())
     }
 
     async fn drop_collection(&self, id: CollectionUuid) -> Result<()> {
@@ -301,8 +310,12 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
         }
         let (at_once, _) = park_options(options);
         let rest = without_index(&at_once);
-        if !rest.is_empty() {
-            self.tail.target.modify(&target, &rest).await?;
+        match target.series() {
+            Some(series) if !rest.is_empty() || options.is_empty() => {
+                self.modify_series(&collection, &series, &rest).await?;
+            }
+            None if !rest.is_empty() => self.tail.target.modify(&target, &rest).await?,
+            Some(_) | None => {}
         }
         self.save(&collection).await
     }
@@ -369,20 +382,4 @@ fn without_index(options: &RawDocument) -> RawDocumentBuf {
     }
     let rest = b.finish();
     if raw::elements(&rest).next().is_none() { RawDocumentBuf::new() } else { rest }
-}
-
-fn unsupported(what: &str, ns: &Namespace, hint: &str) -> Error {
-    Error::Unsupported { what: what.to_owned(), ns: Some(ns.to_string()), hint: hint.to_owned() }
-}
-
-fn refuse_time_series(ns: &Namespace, options: &RawDocument) -> Result<()> {
-    let buckets = raw::get(options, "viewOn").and_then(|e| e.str()).is_some_and(|on| on.starts_with("system.buckets."));
-    if buckets || ns.is_buckets() || raw::get(options, "timeseries").is_some() {
-        return Err(unsupported(
-            "a time-series collection",
-            ns,
-            "this version does not replicate time series: exclude it with `--exclude`",
-        ));
-    }
-    Ok(())
 }

@@ -13,6 +13,7 @@ mod lane;
 mod ledger;
 mod reader;
 mod router;
+mod series;
 #[cfg(test)]
 mod sim;
 

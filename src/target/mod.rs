@@ -5,6 +5,9 @@
 
 pub mod memory;
 pub mod mongo;
+mod series;
+
+pub use series::{bucket_span, make, mixed_schema, names};
 
 use crate::{
     error::Result,

@@ -7,7 +7,7 @@ use crate::{
     model::{ClusterTime, IndexSpec},
     mongo::{Cluster, listing, listing::count},
 };
-use bson::{Bson, doc};
+use bson::doc;
 
 /// NamespaceNotFound.
 const NAMESPACE_NOT_FOUND: i32 = 26;
@@ -28,11 +28,12 @@ pub(crate) async fn estimate(cluster: &Cluster, of: &CollectionRef) -> Result<Es
         other => other?,
     };
     let shards = reply.get_document("cursor").and_then(|c| c.get_array("firstBatch")).map(Vec::as_slice).unwrap_or_default();
-    let sum = |field: &str| {
-        let of_shard = |shard: &Bson| shard.as_document()?.get_document("storageStats").ok()?.get(field).and_then(count);
-        shards.iter().filter_map(of_shard).sum::<u64>()
-    };
-    Ok(Estimate { documents: sum("count"), bytes: sum("size") })
+    let stats = || shards.iter().filter_map(|shard| shard.as_document()?.get_document("storageStats").ok());
+    let sum = |field: &str| stats().filter_map(|s| s.get(field).and_then(count)).sum::<u64>();
+    // Of the buckets of a time series there is no `count` (RAN on 6.0.5 and 6.0.27).
+    let buckets = || stats().filter_map(|s| s.get_document("timeseries").ok()?.get("bucketCount").and_then(count)).sum::<u64>();
+    let documents = if of.ns.is_buckets() { buckets() } else { sum("count") };
+    Ok(Estimate { documents, bytes: sum("size") })
 }
 
 /// The ends of the oplog, from `serverStatus`, which needs no right to read `local`.

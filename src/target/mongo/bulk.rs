@@ -251,7 +251,10 @@ fn head(verb: &str, to: &TargetCollection, bytes: usize) -> Builder {
     let mut uuid = vec![16, 0, 0, 0, 4];
     uuid.extend_from_slice(&to.uuid.0);
     b.value("collectionUUID", tag::BINARY, &uuid);
-    b.bool("bypassDocumentValidation", true);
+    // No role but `restore` may bypass the validation of `system.js`, which cannot have a validator (RAN on 6.0.5 and 6.0.27).
+    if !to.ns.is_functions() {
+        b.bool("bypassDocumentValidation", true);
+    }
     b.begin("writeConcern").str("w", "majority").end();
     b
 }

@@ -30,7 +30,26 @@ pub(crate) async fn holds_documents(cluster: &Cluster, ns: &Namespace) -> Result
     Ok(reply.get_document("cursor").and_then(|c| c.get_array("firstBatch")).is_ok_and(|batch| !batch.is_empty()))
 }
 
+/// Drops a collection or view; with the buckets of a time series goes its view.
 pub(crate) async fn drop_collection(cluster: &Cluster, ns: &Namespace) -> Result<()> {
+    if !ns.is_functions() {
+        return drop_by_name(cluster, ns).await;
+    }
+    // The server refuses to drop `system.js`, but not to rename it (RAN on 6.0.5 and 6.0.27).
+    let aside = Namespace::new(ns.db(), "mongoferry.dropped_functions");
+    match rename(cluster, ns, &aside, true).await {
+        Err(error) if error.code() == Some(NAMESPACE_NOT_FOUND) => {}
+        other => other?,
+    }
+    drop_by_name(cluster, &aside).await
+}
+
+pub(crate) async fn rename(cluster: &Cluster, from: &Namespace, to: &Namespace, over: bool) -> Result<()> {
+    let command = doc! {"renameCollection": from.as_str(), "to": to.as_str(), "dropTarget": over, "writeConcern": {"w": "majority"}};
+    cluster.run("admin", &format!("renaming `{from}` to `{to}`"), &command).await.map(drop)
+}
+
+async fn drop_by_name(cluster: &Cluster, ns: &Namespace) -> Result<()> {
     let command = doc! {"drop": ns.coll(), "writeConcern": {"w": "majority"}};
     match cluster.run(ns.db(), &format!("dropping `{ns}`"), &command).await {
         Err(error) if error.code() == Some(NAMESPACE_NOT_FOUND) => Ok(()),

@@ -12,7 +12,7 @@ use crate::{
     model::{CollectionInfo, CollectionUuid, IndexSpec, Namespace},
     mongo::{Cluster, listing},
 };
-use bson::{RawDocument, doc};
+use bson::RawDocument;
 use std::time::Duration;
 
 /// A target behind the driver. Cheap to clone.
@@ -73,8 +73,7 @@ impl Target for MongoTarget {
         ddl::drop_collection(&self.cluster, ns).await
     }
     async fn rename(&self, from: &Namespace, to: &Namespace, over: bool) -> Result<()> {
-        let command = doc! {"renameCollection": from.as_str(), "to": to.as_str(), "dropTarget": over, "writeConcern": {"w": "majority"}};
-        self.cluster.run("admin", &format!("renaming `{from}` to `{to}`"), &command).await.map(drop)
+        ddl::rename(&self.cluster, from, to, over).await
     }
     async fn modify(&self, ns: &Namespace, options: &RawDocument) -> Result<()> {
         ddl::modify(&self.cluster, ns, options).await
