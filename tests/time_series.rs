@@ -525,6 +525,8 @@ mod real {
         let undone = ferry.cutover(&["--timeout", "4s"]).await.expect(1, "a late cutover");
         assert!(undone.stdout.contains("undone") && undone.stdout.contains("seal"), "{undone:?}");
         speed_up(&pair.to).await;
+        // The source is given back first; the target is unsealed before the tail goes on.
+        ferry.wait_until_ready().await;
         assert_eq!(expiry(&pair.to).await, None);
         perform(&pair.from, &[insert("short", 700..800)]).await;
         ferry.cutover_and_end().await;
