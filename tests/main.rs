@@ -12,5 +12,6 @@ mod kill;
 mod layers;
 mod life;
 mod memory;
+mod scenarios;
 mod support;
 mod verify;
