@@ -125,9 +125,16 @@ mod real {
         ferry.wait_for_phase("tailing").await;
         ferry.wait_until_caught_up(&pair.from).await;
         let status = ferry.status().await;
-        ferry.cutover_and_end().await;
+        let cutover = ferry.cutover(&[]).await;
         let mut failures = std::mem::take(&mut stage.failures);
         drop(stage);
+        if cutover.code != 0 {
+            let verified = ferry.verb(&["verify"]).await;
+            failures.entry("(all)".into()).or_default().extend([cutover.stdout, cutover.stderr, verified.stdout]);
+            pair.end().await;
+            return failures;
+        }
+        assert_eq!(ferry.wait_exit().await, 0, "after the cutover\n{}", ferry.log());
         compare(&pair, scenarios, &mut failures).await;
         // Whatever the documents held, nothing of it is told.
         for (place, text) in [("the log", ferry.log()), ("the status", status.to_string())] {

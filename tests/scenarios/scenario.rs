@@ -112,11 +112,13 @@ pub struct Player<'a> {
     target: &'a Client,
     /// Transactions left open, by name, with the time at which they were prepared.
     open: HashMap<String, (ClientSession, Option<Timestamp>)>,
+    /// Sessions whose transaction numbers the driver does not know: not to be used again.
+    used: Vec<ClientSession>,
 }
 
 impl<'a> Player<'a> {
     pub fn new(scenario: &'a Scenario, source: &'a Client, target: &'a Client) -> Self {
-        Self { scenario, source, target, open: HashMap::new() }
+        Self { scenario, source, target, open: HashMap::new(), used: Vec::new() }
     }
 
     /// What is there before.
@@ -156,7 +158,12 @@ impl<'a> Player<'a> {
                 }
                 Ok(())
             }
-            "$session" => self.take(steps()?, n, &mut Some(self.session().await?)).await,
+            "$session" => {
+                let mut own = Some(self.session().await?);
+                let taken = self.take(steps()?, n, &mut own).await;
+                self.used.extend(own);
+                taken
+            }
             "$transaction" | "$aborted" => {
                 let mut own = Some(self.session().await?);
                 begin(own.as_mut()).await?;
