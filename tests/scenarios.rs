@@ -124,10 +124,11 @@ mod real {
         let mut ferry = stage.act(placement, &arguments).await;
         ferry.wait_for_phase("tailing").await;
         ferry.wait_until_caught_up(&pair.from).await;
-        let status = ferry.status().await;
-        let cutover = ferry.cutover(&[]).await;
         let mut failures = std::mem::take(&mut stage.failures);
         drop(stage);
+        let ready = ferry.wait_within(PATIENCE, "every gate to be open", |s| s["can_cut_over"] == true).await;
+        let status = ready.unwrap_or_else(|status| status);
+        let cutover = ferry.verb(&["cutover", "--yes"]).await;
         if cutover.code != 0 {
             let verified = ferry.verb(&["verify"]).await;
             failures.entry("(all)".into()).or_default().extend([cutover.stdout, cutover.stderr, verified.stdout]);

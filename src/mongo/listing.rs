@@ -5,7 +5,7 @@ use crate::{
     error::Result,
     model::{CollectionInfo, CollectionKind, CollectionUuid, IndexSpec, Namespace, raw},
 };
-use bson::{Bson, RawDocumentBuf, doc, rawdoc};
+use bson::{Bson, RawDocument, RawDocumentBuf, doc, rawdoc};
 
 /// NamespaceNotFound.
 const NAMESPACE_NOT_FOUND: i32 = 26;
