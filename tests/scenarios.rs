@@ -130,8 +130,10 @@ mod real {
         let status = ready.unwrap_or_else(|status| status);
         let cutover = ferry.verb(&["cutover", "--yes"]).await;
         if cutover.code != 0 {
-            let verified = ferry.verb(&["verify"]).await;
-            failures.entry("(all)".into()).or_default().extend([cutover.stdout, cutover.stderr, verified.stdout]);
+            let verified = ferry.verb(&["verify", "--output", "json"]).await.json();
+            let all = failures.entry("(all)".into()).or_default();
+            all.push(cutover.stdout);
+            all.extend(verified["differences"].as_array().into_iter().flatten().map(ToString::to_string));
             pair.end().await;
             return failures;
         }

@@ -52,11 +52,12 @@ impl<T: Target, C: Store> Change<'_, T, C> {
             return Ok(());
         }
         if let Some(known) = self.catalog.find(id) {
-            let entry = known.entry();
             // A UUID is created once; the name of a view may be used again.
-            if uuid.is_some() || entry.known_at >= self.time {
+            if uuid.is_some() || known.entry().known_at >= self.time {
                 return Ok(());
             }
+            // A drop that was not told: of `system.views`, and so of all views of the database (RAN on 6.0.5).
+            self.drop_collection(id).await?;
         }
         refuse_time_series(ns, options)?;
         let kind = if uuid.is_some() { CollectionKind::Collection } else { CollectionKind::View };
