@@ -9,6 +9,8 @@ use bson::{Bson, RawDocument, RawDocumentBuf, doc, rawdoc};
 
 /// NamespaceNotFound.
 const NAMESPACE_NOT_FOUND: i32 = 26;
+/// CommandNotSupportedOnView: the name is a view's by now.
+pub(crate) const IS_A_VIEW: i32 = 166;
 /// `v` of an index for which no other was asked.
 const DEFAULT_INDEX_VERSION: i64 = 2;
 
@@ -83,7 +85,7 @@ pub(crate) async fn indexes(cluster: &Cluster, ns: &Namespace) -> Result<Option<
     match cluster.retry().run(|| async { all(cluster.open(ns.db(), &doing, command.clone(), CursorOptions::default()).await?).await }).await
     {
         Ok(listed) => Ok(Some(listed.into_iter().map(IndexSpec).collect())),
-        Err(error) if error.code() == Some(NAMESPACE_NOT_FOUND) => Ok(None),
+        Err(error) if matches!(error.code(), Some(NAMESPACE_NOT_FOUND | IS_A_VIEW)) => Ok(None),
         Err(error) => Err(error),
     }
 }

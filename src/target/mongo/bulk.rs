@@ -27,7 +27,7 @@ const UUID_MISMATCH: i32 = 361;
 pub(crate) async fn insert(cluster: &Cluster, to: &TargetCollection, documents: &RawDocument, ordered: bool) -> Result<Inserted> {
     if !ordered && !each(documents).any(odd_at_top) {
         let reply = cluster.write(to.ns.db(), &inserting(to), &insert_command(to, documents, false)).await?;
-        return Ok(Inserted { inserted: reply.n, already_there: duplicates(cluster, to, &reply.errors)? });
+        return Ok(Inserted { inserted: reply.n, already_there: duplicates(cluster, to, documents, &reply.errors).await? });
     }
     // Rare: the order counts, or some documents need a pipeline to arrive as they are.
     let mut total = Inserted::default();
@@ -51,9 +51,10 @@ fn each(documents: &RawDocument) -> impl Iterator<Item = &RawDocument> {
 
 async fn insert_run(cluster: &Cluster, to: &TargetCollection, mut run: &[&RawDocument], ordered: bool, total: &mut Inserted) -> Result<()> {
     while !run.is_empty() {
-        let reply = cluster.write(to.ns.db(), &inserting(to), &insert_command(to, &array(run.iter().copied()), ordered)).await?;
+        let documents = array(run.iter().copied());
+        let reply = cluster.write(to.ns.db(), &inserting(to), &insert_command(to, &documents, ordered)).await?;
         total.inserted += reply.n;
-        total.already_there += duplicates(cluster, to, &reply.errors)?;
+        total.already_there += duplicates(cluster, to, &documents, &reply.errors).await?;
         match reply.errors.first() {
             Some(e) if ordered => run = &run[e.index + 1..],
             _ => break,
@@ -72,16 +73,32 @@ async fn insert_odd(cluster: &Cluster, to: &TargetCollection, doc: &RawDocument,
     b.bool("upsert", true).end().end();
     let reply = cluster.write(to.ns.db(), &inserting(to), &tail(b, false)).await?;
     total.inserted += reply.upserted;
-    total.already_there += duplicates(cluster, to, &reply.errors)?;
+    total.already_there += duplicates(cluster, to, &array([doc].into_iter()), &reply.errors).await?;
     Ok(())
 }
 
 /// How many statements met a document that was there; any other failure is an error.
-fn duplicates(cluster: &Cluster, to: &TargetCollection, errors: &[WriteError]) -> Result<u64> {
-    match errors.iter().find(|e| e.code != DUPLICATE_KEY || !e.of_id) {
-        Some(e) => Err(refused_by_code(cluster.side(), &inserting(to), e.code, "a document was refused")),
-        None => Ok(errors.len() as u64),
+async fn duplicates(cluster: &Cluster, to: &TargetCollection, documents: &RawDocument, errors: &[WriteError]) -> Result<u64> {
+    for e in errors.iter().filter(|e| e.code != DUPLICATE_KEY || !e.of_id) {
+        let refused = refused_by_code(cluster.side(), &inserting(to), e.code, "a document was refused");
+        let of_shape = e.code != UUID_MISMATCH && matches!(refused, Error::Refused { .. });
+        let doc = each(documents).nth(e.index);
+        if !of_shape || !is_there(cluster, to, doc.and_then(DocumentKey::of)).await? {
+            return Err(refused);
+        }
     }
+    Ok(errors.len() as u64)
+}
+
+/// Whether a document is there that the server could not name as a duplicate: in a clustered collection that error
+/// fails itself for doubles, decimals and strings with a zero byte (codes 50810, 50819, 50825, 50826 and 15, RAN on
+/// 6.0.5).
+async fn is_there(cluster: &Cluster, to: &TargetCollection, key: Option<DocumentKey>) -> Result<bool> {
+    let Some(key) = key else { return Ok(false) };
+    let mut b = Builder::default();
+    b.str("count", to.ns.coll()).doc("query", key.as_raw()).i32("limit", 1);
+    let reply = cluster.run_raw(to.ns.db(), &inserting(to), &b.finish()).await?;
+    Ok(reply.get("n").and_then(crate::mongo::listing::count).is_some_and(|n| n > 0))
 }
 
 /// Applies a batch: inserts, then updates, then deletes. That keeps the order of each key, since a key with an
