@@ -12,6 +12,7 @@ mod kill;
 mod layers;
 mod life;
 mod memory;
+mod scenarios;
 mod support;
 mod time_series;
 mod verify;

@@ -29,7 +29,7 @@ impl Builds {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Before a build is asked for; waits for a structural change under way.
+    /// Before a build of these is asked for, or with none to look at what is there; waits for a structural change under way.
     pub async fn begin(&self, names: Vec<String>) -> Build<'_> {
         let gate = self.gate.read().await;
         self.names().push(names.clone());
@@ -39,7 +39,7 @@ impl Builds {
     /// What is being built: the indexes of each command.
     #[must_use]
     pub fn under_way(&self) -> Vec<Vec<String>> {
-        self.names().clone()
+        self.names().iter().filter(|names| !names.is_empty()).cloned().collect()
     }
 
     /// Waits until none is under way, and keeps new ones from beginning.

@@ -1,12 +1,12 @@
 //! The builder: compares what is wanted with what is there, and builds the rest.
 
-use super::park;
+use super::{park, same_when_parked};
 use crate::{
     catalog::{Catalog, Collection, State},
     error::{Error, Remedy, Result},
-    model::IndexSpec,
+    model::{IndexSpec, Namespace},
     observe::Metrics,
-    target::Target,
+    target::{IndexChange, Target},
     tasks::{first_error, panicked},
 };
 use std::{collections::BTreeSet, sync::Arc};
@@ -46,11 +46,18 @@ impl<T: Target> Builder<T> {
     /// As classified.
     pub async fn look(&self) -> Result<()> {
         for collection in self.catalog.living().into_iter().filter(|c| !c.entry().indexes.is_empty()) {
-            let target = collection.entry().target.clone();
-            let there: BTreeSet<String> = self.target.indexes(&target).await?.iter().map(|spec| spec.name().to_owned()).collect();
-            let mut entry = collection.entry_mut();
-            entry.built = entry.indexes.keys().filter(|name| there.contains(*name)).cloned().collect();
-            entry.failed.clear();
+            // No structural change meanwhile.
+            let _look = collection.builds.begin(Vec::new()).await;
+            let Some(to) = collection.on_target() else { continue };
+            let there = self.target.indexes(&to.ns).await?;
+            {
+                let mut entry = collection.entry_mut();
+                entry.built.clear();
+                entry.failed.clear();
+            }
+            for spec in there.into_iter().filter(|spec| collection.entry().indexes.contains_key(spec.name())) {
+                self.note_built(&collection, &to.ns, spec).await?;
+            }
         }
         Ok(())
     }
@@ -122,8 +129,9 @@ impl<T: Target> Builder<T> {
         let Some(to) = collection.on_target() else { return Ok(()) };
         let parked: Vec<IndexSpec> = specs.iter().map(park).collect();
         self.target.create_indexes(&to.ns, &parked).await?;
-        // While it still counts as under way: who ended it must find that it is no longer built.
-        specs.iter().for_each(|spec| note_built(collection, spec));
+        for spec in specs {
+            self.note_built(collection, &to.ns, spec.clone()).await?;
+        }
         Ok(())
     }
 
@@ -136,6 +144,29 @@ impl<T: Target> Builder<T> {
             Err(error) => note_failed(collection, spec, &error),
         }
         Ok(())
+    }
+
+    /// Takes note of an index that is on the target as `made`. One that was dropped meanwhile, perhaps to be made
+    /// otherwise, goes: its drop may have come before it. One that was hidden or shown meanwhile is changed: to build it
+    /// again is no answer, since the server takes both for the same index (RAN on 6.0.5).
+    ///
+    /// While the build still counts as under way: no structural change comes between, and who ended the build finds that it is
+    /// no longer built.
+    async fn note_built(&self, collection: &Collection, to: &Namespace, mut made: IndexSpec) -> Result<()> {
+        loop {
+            let wanted = {
+                let mut entry = collection.entry_mut();
+                let wanted = entry.indexes.get(made.name()).filter(|wanted| same_but_hidden(wanted, &made)).cloned();
+                if wanted.as_ref().is_some_and(|wanted| wanted.is("hidden") == made.is("hidden")) {
+                    entry.built.insert(made.name().to_owned());
+                    return Ok(());
+                }
+                wanted
+            };
+            let Some(wanted) = wanted else { return self.target.drop_index(to, made.name()).await };
+            self.target.change_index(to, wanted.name(), &IndexChange::Hidden(wanted.is("hidden"))).await?;
+            made = wanted;
+        }
     }
 
     fn wanted(&self, collection: &Collection) -> Vec<IndexSpec> {
@@ -152,12 +183,8 @@ fn transient(error: &Error) -> bool {
     matches!(error.remedy(), Remedy::Retry | Remedy::Nothing)
 }
 
-/// Unless it was dropped, or made otherwise, while it was built.
-fn note_built(collection: &Collection, spec: &IndexSpec) {
-    let mut entry = collection.entry_mut();
-    if entry.indexes.get(spec.name()) == Some(spec) {
-        entry.built.insert(spec.name().to_owned());
-    }
+fn same_but_hidden(a: &IndexSpec, b: &IndexSpec) -> bool {
+    same_when_parked(&a.without(&["hidden"]), &b.without(&["hidden"]))
 }
 
 fn note_failed(collection: &Collection, spec: &IndexSpec, error: &Error) {

@@ -67,11 +67,12 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
             return Ok(Brought::Nothing);
         }
         if let Some(known) = self.tail.catalog.find(id) {
-            let entry = known.entry();
             // A UUID is created once; the name of a view may be used again.
-            if uuid.is_some() || entry.known_at >= self.time {
+            if uuid.is_some() || known.entry().known_at >= self.time {
                 return Ok(Brought::Nothing);
             }
+            // A drop that was not told: of `system.views`, and so of all views of the database (RAN on 6.0.5).
+            self.drop_collection(id).await?;
         }
         let kind = if uuid.is_some() { CollectionKind::Collection } else { CollectionKind::View };
         let info = CollectionInfo { ns: ns.clone(), uuid, kind, options: options.clone() };

@@ -24,7 +24,7 @@ pub(crate) async fn estimate(cluster: &Cluster, of: &CollectionRef) -> Result<Es
     let command = doc! {"aggregate": of.ns.coll(), "pipeline": pipeline, "cursor": {}};
     let doing = format!("asking for the size of `{}`", of.ns);
     let reply = match cluster.run(of.ns.db(), &doing, &command).await {
-        Err(error) if error.code() == Some(NAMESPACE_NOT_FOUND) => return Ok(Estimate::default()),
+        Err(error) if matches!(error.code(), Some(NAMESPACE_NOT_FOUND | listing::IS_A_VIEW)) => return Ok(Estimate::default()),
         other => other?,
     };
     let shards = reply.get_document("cursor").and_then(|c| c.get_array("firstBatch")).map(Vec::as_slice).unwrap_or_default();

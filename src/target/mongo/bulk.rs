@@ -53,7 +53,7 @@ async fn insert_run(cluster: &Cluster, to: &TargetCollection, documents: &RawDoc
     if each(documents).next().is_some() {
         let reply = cluster.write(to.ns.db(), &inserting(to), &insert_command(to, documents)).await?;
         total.inserted += reply.n;
-        total.already_there += duplicates(cluster, to, &reply.errors)?;
+        total.already_there += duplicates(cluster, to, documents, &reply.errors).await?;
     }
     Ok(())
 }
@@ -68,16 +68,32 @@ async fn insert_odd(cluster: &Cluster, to: &TargetCollection, doc: &RawDocument,
     b.bool("upsert", true).end().end();
     let reply = cluster.write(to.ns.db(), &inserting(to), &tail(b)).await?;
     total.inserted += reply.upserted;
-    total.already_there += duplicates(cluster, to, &reply.errors)?;
+    total.already_there += duplicates(cluster, to, &array([doc].into_iter()), &reply.errors).await?;
     Ok(())
 }
 
 /// How many statements met a document that was there; any other failure is an error.
-fn duplicates(cluster: &Cluster, to: &TargetCollection, errors: &[WriteError]) -> Result<u64> {
-    match errors.iter().find(|e| e.code != DUPLICATE_KEY || !e.of_id) {
-        Some(e) => Err(refused_by_code(cluster.side(), &inserting(to), e.code, "a document was refused")),
-        None => Ok(errors.len() as u64),
+async fn duplicates(cluster: &Cluster, to: &TargetCollection, documents: &RawDocument, errors: &[WriteError]) -> Result<u64> {
+    for e in errors.iter().filter(|e| e.code != DUPLICATE_KEY || !e.of_id) {
+        let refused = refused_by_code(cluster.side(), &inserting(to), e.code, "a document was refused");
+        let of_shape = e.code != UUID_MISMATCH && matches!(refused, Error::Refused { .. });
+        let doc = each(documents).nth(e.index);
+        if !of_shape || !is_there(cluster, to, doc.and_then(DocumentKey::of)).await? {
+            return Err(refused);
+        }
     }
+    Ok(errors.len() as u64)
+}
+
+/// Whether a document is there that the server could not name as a duplicate: in a clustered collection that error
+/// fails itself for doubles, decimals and strings with a zero byte (codes 50810, 50819, 50825, 50826 and 15, RAN on
+/// 6.0.5).
+async fn is_there(cluster: &Cluster, to: &TargetCollection, key: Option<DocumentKey>) -> Result<bool> {
+    let Some(key) = key else { return Ok(false) };
+    let mut b = Builder::default();
+    b.str("count", to.ns.coll()).doc("query", key.as_raw()).i32("limit", 1);
+    let reply = cluster.run_raw(to.ns.db(), &inserting(to), &b.finish()).await?;
+    Ok(reply.get("n").and_then(crate::mongo::listing::count).is_some_and(|n| n > 0))
 }
 
 /// Applies a batch: deletes, then inserts, then updates. That keeps the order of each key, since a deleted key
