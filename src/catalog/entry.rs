@@ -53,7 +53,7 @@ pub struct Entry {
     pub state: State,
     /// Creation, renames and drops up to this time are reflected.
     pub known_at: ClusterTime,
-    /// As it was created.
+    /// As it was created, and modified since.
     pub options: RawDocumentBuf,
     /// Indexes as the source has them, `_id_` left out, by name.
     pub indexes: BTreeMap<String, IndexSpec>,

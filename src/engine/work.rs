@@ -2,15 +2,15 @@
 
 use super::{board::Board, connect::Clusters};
 use crate::{
-    catalog::{Entry, State, reconcile},
+    catalog::{Collection, Entry, State, reconcile},
     checkpoint::{MongoStore, Store},
     config::Config,
     copy::{Copy, Memory},
     error::{Error, Result},
     indexes::Builder,
-    model::{ClusterTime, Partition, Phase, Position},
+    model::{ClusterTime, CollectionInfo, Partition, Phase, Position},
     race::Reread,
-    source::{Source, StartAt},
+    source::{Source, StartAt, mongo::Known},
     tail::{Room, Tail},
     tasks::first_error,
 };
@@ -122,7 +122,7 @@ impl Work {
         let room = Room::new(self.share(TAIL_SHARE));
         self.board.known().room = Some(room.clone());
         Tail {
-            source: self.clusters.source.clone(),
+            source: self.clusters.source.clone().knowing(self.known()),
             target: self.clusters.target.clone(),
             store: self.store.clone(),
             catalog: self.board.catalog.clone(),
@@ -134,6 +134,17 @@ impl Work {
             checkpoint_every: self.config.tail.checkpoint_every,
             room,
         }
+    }
+
+    /// For sources whose catalog must be watched.
+    fn known(&self) -> Known {
+        let info = |c: &Arc<Collection>| {
+            let e = c.entry();
+            let uuid = (!e.is_view()).then_some(e.uuid);
+            let info = CollectionInfo { ns: e.ns.clone(), uuid, kind: e.kind, options: e.options.clone() };
+            (info, e.indexes.values().cloned().collect())
+        };
+        Known { selection: self.config.selection.clone(), living: self.board.catalog.living().iter().map(info).collect() }
     }
 
     fn builder(&self, changed: &Arc<Notify>) -> Builder<crate::target::mongo::MongoTarget> {

@@ -227,6 +227,8 @@ impl<T: Target, C: Store> Change<'_, T, C> {
         let rest = without_index(&at_once);
         if !rest.is_empty() {
             self.target.modify(&target, &rest).await?;
+            let mut entry = collection.entry_mut();
+            entry.options = replaced(&entry.options, &rest);
         }
         self.save(collection).await
     }
@@ -259,6 +261,15 @@ impl<T: Target, C: Store> Change<'_, T, C> {
         let entry = collection.entry().clone();
         self.store.save_entries(&[entry]).await
     }
+}
+
+/// Options with others in place of those of their names.
+fn replaced(options: &RawDocument, by: &RawDocument) -> RawDocumentBuf {
+    let mut b = raw::Builder::default();
+    for e in raw::elements(options).filter(|e| raw::elements(by).all(|new| new.name != e.name)).chain(raw::elements(by)) {
+        b.element(e);
+    }
+    b.finish()
 }
 
 fn without_index(options: &RawDocument) -> RawDocumentBuf {
