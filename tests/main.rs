@@ -14,3 +14,4 @@ mod life;
 mod memory;
 mod support;
 mod verify;
+mod versions;
