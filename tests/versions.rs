@@ -138,7 +138,8 @@ mod real {
         let pair = Pair::with(Options { version: source, ..Options::default() }, Options { version: target, ..Options::default() }).await;
         prepare(&pair.from).await;
         checked(&pair, &of).await;
-        let load = Load::start(pair.from.clone(), LoadOptions { seed, ops_per_second: 400, threads: 2, ddl: true, ..LoadOptions::default() });
+        let load =
+            Load::start(pair.from.clone(), LoadOptions { seed, ops_per_second: 400, threads: 2, ddl: true, ..LoadOptions::default() });
 
         slow_down(&pair.to, &["insert"], Duration::from_millis(100)).await;
         let mut ferry = pair.ferry(&["--partition-size", "1MiB", "--copy-partitions", "1"]);
@@ -162,11 +163,14 @@ mod real {
             let refused = ferry.verb(&["cutover", "--yes"]).await.expect(1, "a source that cannot be fenced");
             assert!(refused.stdout.contains("--writes-stopped"), "{refused:?}");
         }
-        perform(&pair.from, vec![
-            ("ddl", doc! {"create": "last", "collation": {"locale": "de"}}),
-            ("ddl", doc! {"createIndexes": "last", "indexes": [{"key": {"a": 1}, "name": "last", "unique": true}]}),
-            ("ddl", doc! {"collMod": "modified", "validator": {"a": {"$gte": -1}}}),
-        ])
+        perform(
+            &pair.from,
+            vec![
+                ("ddl", doc! {"create": "last", "collation": {"locale": "de"}}),
+                ("ddl", doc! {"createIndexes": "last", "indexes": [{"key": {"a": 1}, "name": "last", "unique": true}]}),
+                ("ddl", doc! {"collMod": "modified", "validator": {"a": {"$gte": -1}}}),
+            ],
+        )
         .await;
         let stopped: &[&str] = if old { &["--writes-stopped"] } else { &[] };
         let told = ferry.cutover(stopped).await;

@@ -33,8 +33,7 @@ impl<T: Target, C: Store> Change<'_, T, C> {
         match ddl {
             Ddl::Create { ns, uuid, options } => self.create(ns, *uuid, options).await,
             Ddl::Drop { ns, uuid } => self.drop_collection(uuid.unwrap_or_else(|| view_uuid(ns))).await,
-            // The drops of its collections came before it.
-            Ddl::DropDatabase { .. } => Ok(()),
+            Ddl::DropDatabase { db } => self.drop_views(db).await,
             Ddl::Rename { from, to, uuid, dropped } => self.rename(from, to, *uuid, *dropped).await,
             Ddl::CreateIndexes { ns, uuid, indexes } => self.create_indexes(ns, *uuid, indexes).await,
             Ddl::DropIndexes { uuid, names, .. } => self.drop_indexes(*uuid, names).await,
@@ -93,6 +92,15 @@ impl<T: Target, C: Store> Change<'_, T, C> {
             return Ok(());
         }
         self.remove(&collection).await
+    }
+
+    /// The drops of a database's collections came before its own, but nothing tells of its views (RAN on 6.0.5).
+    async fn drop_views(&self, db: &str) -> Result<()> {
+        let of_db = |c: &Arc<Collection>| c.entry().is_view() && c.entry().ns.db() == db;
+        for view in self.catalog.living().into_iter().filter(of_db) {
+            self.drop_collection(view.uuid()).await?;
+        }
+        Ok(())
     }
 
     /// Drops it on the target and ends its copy.

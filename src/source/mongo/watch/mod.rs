@@ -114,10 +114,7 @@ impl Watched {
                 Change::Ddl(Ddl::Drop { ns, uuid: Some(uuid) })
             }
             Change::Ddl(Ddl::DropDatabase { db }) => {
-                for ns in self.told.views_of(&db) {
-                    self.told.forget_view(&ns);
-                    out.push(self.before(&position, Ddl::Drop { ns, uuid: None })?);
-                }
+                self.told.forget_views_of(&db);
                 Change::Ddl(Ddl::DropDatabase { db })
             }
             Change::Ddl(Ddl::Rename { from, to, .. }) => {

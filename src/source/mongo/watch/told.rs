@@ -113,8 +113,12 @@ impl Told {
         self.views.remove(ns).is_some()
     }
 
-    pub(super) fn views_of(&self, db: &str) -> Vec<Namespace> {
-        self.views.keys().filter(|ns| ns.db() == db).cloned().collect()
+    /// A database was dropped, and its views with it.
+    pub(super) fn forget_views_of(&mut self, db: &str) {
+        let of_db: Vec<Namespace> = self.views.keys().filter(|ns| ns.db() == db).cloned().collect();
+        for ns in of_db {
+            self.forget_view(&ns);
+        }
     }
 
     /// Collections that two looks in a row did not see.
