@@ -5,7 +5,7 @@ use crate::{
     checkpoint::{MongoStore, Record},
     config::Config,
     error::{Error, Result},
-    model::{CollectionInfo, CollectionKind, Fingerprint, Namespace, Phase, Side},
+    model::{CollectionInfo, CollectionKind, Fingerprint, Namespace, Phase, Side, raw},
     mongo::{Cluster, Topology},
     observe::Metrics,
     source::{
@@ -310,6 +310,11 @@ async fn fit_for_watching(clusters: &Clusters, selected: &[&CollectionInfo]) -> 
         }
         let Some(uuid) = info.uuid else { continue };
         let Found::Here(indexes) = clusters.source.indexes(&CollectionRef { ns: info.ns.clone(), uuid }).await? else { continue };
+        // 4.4 keeps any number; what is none would expire everything on a server that takes it for 0.
+        if let Some(timeless) = indexes.iter().find(|s| raw::get(&s.0, "expireAfterSeconds").is_some_and(|e| e.integer().is_none())) {
+            let what = format!("the TTL index `{}`, whose time is no number,", timeless.name());
+            return Err(refused(&what, &info.ns, "give it one: `collMod` with `index: {name: …, expireAfterSeconds: …}`, or drop it"));
+        }
         if let Some(haystack) = indexes.iter().find(|spec| spec.has("bucketSize")) {
             let what = format!("the geoHaystack index `{}`", haystack.name());
             return Err(refused(&what, &info.ns, "servers from 5.0 on have none: drop it, or exclude the collection with `--exclude`"));
