@@ -10,7 +10,7 @@ use crate::{
     indexes::Builder,
     model::{ClusterTime, CollectionInfo, Partition, Phase, Position},
     race::Reread,
-    source::{Source, StartAt, mongo::Known},
+    source::{Source, StartAt, mongo::{Known, Living}},
     tail::{Room, Tail},
     tasks::first_error,
 };
@@ -142,7 +142,7 @@ impl Work {
             let e = c.entry();
             let uuid = (!e.is_view()).then_some(e.uuid);
             let info = CollectionInfo { ns: e.ns.clone(), uuid, kind: e.kind, options: e.options.clone() };
-            (info, e.indexes.values().cloned().collect())
+            Living { info, indexes: e.indexes.values().cloned().collect(), known_at: e.known_at }
         };
         Known { selection: self.config.selection.clone(), living: self.board.catalog.living().iter().map(info).collect() }
     }

@@ -53,8 +53,9 @@ impl<T: Target, C: Store> Change<'_, T, C> {
         }
         if let Some(known) = self.catalog.find(id) {
             let entry = known.entry();
-            // A UUID is created once; the name of a view may be used again.
-            if uuid.is_some() || entry.known_at >= self.time {
+            // A UUID is created once; the name of a view may be used again, also at the time at which it was dropped.
+            let since = if entry.state == State::Dropped { entry.known_at > self.time } else { entry.known_at >= self.time };
+            if uuid.is_some() || since {
                 return Ok(());
             }
         }

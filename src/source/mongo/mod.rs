@@ -12,7 +12,7 @@ mod watch;
 pub use scan::MongoScan;
 pub use stream::MongoStream;
 pub(crate) use stream::{Shows, probe as probe_stream};
-pub use watch::{Asked, Known, Watched};
+pub use watch::{Asked, Known, Living, Watched};
 
 use super::{CollectionRef, Estimate, EventBatch, EventStream, Fetched, Found, OplogWindow, ScanRange, Source, StartAt};
 use crate::{
@@ -138,7 +138,7 @@ impl Source for MongoSource {
         Ok(match stream.shows() {
             Shows::Everything { .. } => Followed::Expanded(Box::new(stream)),
             Shows::Documents => {
-                Followed::Watched(Box::new(Watched::new(stream, self.cluster.clone(), &from, &self.known, self.asked.clone())))
+                Followed::Watched(Box::new(Watched::over(stream, self.cluster.clone(), &from, &self.known, self.asked.clone())))
             }
         })
     }

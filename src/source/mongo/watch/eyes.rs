@@ -18,7 +18,7 @@ const NAMESPACE_NOT_FOUND: i32 = 26;
 
 /// What a look saw. Each part of it was true at some time between `from` and `until`.
 #[derive(Debug, Default)]
-pub(super) struct Look {
+pub struct Look {
     /// Looks are numbered, in the order in which they began.
     pub number: u64,
     /// Operation time of the source before anything was asked for.
@@ -33,7 +33,8 @@ pub(super) struct Look {
 
 /// One collection or view.
 #[derive(Debug)]
-pub(super) struct Seen {
+pub struct Seen {
+    /// As it was listed.
     pub info: CollectionInfo,
     /// `None` where they were not looked at this time.
     pub indexes: Option<Vec<IndexSpec>>,
@@ -41,9 +42,24 @@ pub(super) struct Seen {
     pub documents: bool,
 }
 
+/// Looking, as the watch needs it.
+pub trait Sight: Send {
+    /// Where a collection is by now; `None` once it is gone.
+    fn find(&self, db: &str, uuid: CollectionUuid) -> impl Future<Output = Result<Option<CollectionInfo>>> + Send;
+    /// Looks at everything that is selected; `whole`: at the indexes of all of it, however long that takes. What is not
+    /// `known` is looked at for documents.
+    fn look(
+        &mut self,
+        number: u64,
+        selection: &Selection,
+        known: &HashSet<CollectionUuid>,
+        whole: bool,
+    ) -> impl Future<Output = Result<Look>> + Send;
+}
+
 /// Looks at a cluster. The collections asked for indexes move on from look to look.
 #[derive(Debug)]
-pub(super) struct Eyes {
+pub struct Eyes {
     cluster: Cluster,
     /// The last collection whose indexes were looked at; the next look begins behind it.
     after: Option<CollectionUuid>,
@@ -52,27 +68,6 @@ pub(super) struct Eyes {
 impl Eyes {
     pub(super) fn new(cluster: Cluster) -> Self {
         Self { cluster, after: None }
-    }
-
-    /// Where a collection is by now; `None` once it is gone.
-    pub(super) async fn find(&self, db: &str, uuid: CollectionUuid) -> Result<Option<CollectionInfo>> {
-        let id = Binary { subtype: BinarySubtype::Uuid, bytes: uuid.0.to_vec() };
-        Ok(listing::matching(&self.cluster, db, rawdoc! {"info.uuid": id}).await?.into_iter().next())
-    }
-
-    /// Looks at everything that is selected; `whole`: at the indexes of all of it, however long that takes.
-    pub(super) async fn look(&mut self, number: u64, selection: &Selection, known: &HashSet<CollectionUuid>, whole: bool) -> Result<Look> {
-        let from = self.cluster.operation_time().await?;
-        let listed = listing::collections(&self.cluster).await?.into_iter().filter(|info| selection.takes(&info.ns));
-        let mut seen: Vec<Seen> = listed.map(|info| Seen { info, indexes: None, documents: false }).collect();
-        for one in seen.iter_mut().filter(|s| s.info.kind == CollectionKind::Collection) {
-            if one.info.uuid.is_some_and(|uuid| !known.contains(&uuid)) {
-                one.documents = self.holds_documents(&one.info).await?;
-            }
-        }
-        let whole = self.indexes(&mut seen, whole).await?;
-        let until = self.cluster.operation_time().await?;
-        Ok(Look { number, from, until, whole, seen })
     }
 
     /// Says whether it came round to all.
@@ -112,5 +107,26 @@ impl Eyes {
             Err(error) if error.code() == Some(NAMESPACE_NOT_FOUND) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+}
+
+impl Sight for Eyes {
+    async fn find(&self, db: &str, uuid: CollectionUuid) -> Result<Option<CollectionInfo>> {
+        let id = Binary { subtype: BinarySubtype::Uuid, bytes: uuid.0.to_vec() };
+        Ok(listing::matching(&self.cluster, db, rawdoc! {"info.uuid": id}).await?.into_iter().next())
+    }
+
+    async fn look(&mut self, number: u64, selection: &Selection, known: &HashSet<CollectionUuid>, whole: bool) -> Result<Look> {
+        let from = self.cluster.operation_time().await?;
+        let listed = listing::collections(&self.cluster).await?.into_iter().filter(|info| selection.takes(&info.ns));
+        let mut seen: Vec<Seen> = listed.map(|info| Seen { info, indexes: None, documents: false }).collect();
+        for one in seen.iter_mut().filter(|s| s.info.kind == CollectionKind::Collection) {
+            if one.info.uuid.is_some_and(|uuid| !known.contains(&uuid)) {
+                one.documents = self.holds_documents(&one.info).await?;
+            }
+        }
+        let whole = self.indexes(&mut seen, whole).await?;
+        let until = self.cluster.operation_time().await?;
+        Ok(Look { number, from, until, whole, seen })
     }
 }

@@ -15,7 +15,8 @@
 //! dropped between two looks is never mistaken for what a look saw of it.
 //!
 //! **Who was replaced** by a rename is not told either. It is the collection that had the name so far, if it is gone by
-//! now. If it is not, we know of a later state than the stream's (a replay, or the plan's listing): it was not replaced.
+//! now. One that still lives, or that the catalog has known at a later time than the event's, was not replaced: what we
+//! know is then of a later state than the stream's, by a replay or by the plan's listing.
 //! Likewise a collection that two looks in a row miss, and a look-up too, is dropped though no event said so: its
 //! creation was rolled back.
 //!
@@ -33,10 +34,12 @@
 mod asked;
 mod changes;
 mod eyes;
+#[cfg(test)]
+mod sim;
 mod told;
 
 pub use asked::Asked;
-pub use told::Known;
+pub use told::{Known, Living};
 
 use super::{MongoStream, token};
 use crate::{
@@ -45,7 +48,7 @@ use crate::{
     mongo::Cluster,
     source::{EventBatch, EventStream, StartAt},
 };
-use eyes::{Eyes, Look, Seen};
+use eyes::{Eyes, Look, Seen, Sight};
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 use told::Told;
@@ -54,9 +57,9 @@ use told::Told;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// A stream of documents, made whole by looks at the catalog.
-pub struct Watched {
-    stream: MongoStream,
-    eyes: Eyes,
+pub struct Watched<R = MongoStream, E = Eyes> {
+    stream: R,
+    eyes: E,
     asked: Arc<Asked>,
     selection: Selection,
     told: Told,
@@ -65,23 +68,30 @@ pub struct Watched {
     /// A look that the stream has not yet reached.
     pending: Option<Look>,
     looked_at: Option<Instant>,
+    every: Duration,
 }
 
 impl Watched {
-    pub(super) fn new(stream: MongoStream, cluster: Cluster, from: &StartAt, known: &Known, asked: Arc<Asked>) -> Self {
+    pub(super) fn over(stream: MongoStream, cluster: Cluster, from: &StartAt, known: &Known, asked: Arc<Asked>) -> Self {
+        Self::new(stream, Eyes::new(cluster), from, known, asked)
+    }
+}
+
+impl<R: EventStream, E: Sight> Watched<R, E> {
+    fn new(stream: R, eyes: E, from: &StartAt, known: &Known, asked: Arc<Asked>) -> Self {
         asked.begin();
         let at = match from {
             StartAt::Time(_) => None,
             StartAt::After(position) => Some(position.clone()),
         };
         let (selection, told) = (known.selection.clone(), Told::new(known));
-        Self { stream, eyes: Eyes::new(cluster), asked, selection, told, at, pending: None, looked_at: None }
+        Self { stream, eyes, asked, selection, told, at, pending: None, looked_at: None, every: LOOK_EVERY }
     }
 
     /// The next batch of the stream, and a look meanwhile if it is time for one.
     async fn read(&mut self) -> Result<EventBatch> {
         let whole = self.asked.open().is_some();
-        let due = whole || self.looked_at.is_none_or(|at| at.elapsed() >= LOOK_EVERY);
+        let due = whole || self.looked_at.is_none_or(|at| at.elapsed() >= self.every);
         if self.pending.is_some() || !due {
             return self.stream.next().await;
         }
@@ -114,7 +124,7 @@ impl Watched {
                 Change::Ddl(Ddl::Drop { ns, uuid: Some(uuid) })
             }
             Change::Ddl(Ddl::DropDatabase { db }) => {
-                self.told.forget_views_of(&db);
+                self.told.forget_views_of(&db, position.time);
                 Change::Ddl(Ddl::DropDatabase { db })
             }
             Change::Ddl(Ddl::Rename { from, to, .. }) => {
@@ -140,13 +150,18 @@ impl Watched {
             self.told.gone(uuid);
             return Ok(false);
         };
-        // What no event tells: a view that had the name was dropped.
-        if self.told.forget_view(ns) {
+        self.no_view(ns, of, out)?;
+        out.push(self.before(of, Ddl::Create { ns: ns.clone(), uuid: Some(uuid), options: info.options.clone() })?);
+        self.told.hold(uuid, ns.clone(), just_before(of.time), info.options);
+        Ok(true)
+    }
+
+    /// A collection takes a name. What no event tells: a view that had it was dropped.
+    fn no_view(&mut self, ns: &Namespace, of: &Position, out: &mut Vec<ChangeEvent>) -> Result<()> {
+        if self.told.forget_view(ns, of.time) {
             out.push(self.before(of, Ddl::Drop { ns: ns.clone(), uuid: None })?);
         }
-        out.push(self.before(of, Ddl::Create { ns: ns.clone(), uuid: Some(uuid), options: info.options.clone() })?);
-        self.told.hold(uuid, ns.clone(), info.options);
-        Ok(true)
+        Ok(())
     }
 
     async fn rename(
@@ -157,8 +172,9 @@ impl Watched {
         of: &Position,
         out: &mut Vec<ChangeEvent>,
     ) -> Result<Change> {
+        self.told.taken(&to);
         let mut dropped = None;
-        if let Some(replaced) = self.told.named(&to).filter(|other| *other != uuid)
+        if let Some(replaced) = self.told.had(&to, of.time).filter(|other| *other != uuid)
             && self.eyes.find(to.db(), replaced).await?.is_none()
         {
             self.told.gone(replaced);
@@ -169,11 +185,8 @@ impl Watched {
         if !hidden && self.selection.takes(&from) && !self.introduce(uuid, &from, of, out).await? {
             return Ok(dropped.map_or(Change::Idle, |gone| Change::Ddl(Ddl::Drop { ns: to, uuid: Some(gone) })));
         }
-        if self.selection.takes(&to) {
-            self.told.rename(uuid, &to);
-        } else {
-            self.told.gone(uuid);
-        }
+        self.no_view(&to, of, out)?;
+        self.told.rename(uuid, self.selection.takes(&to).then_some(&to), of.time);
         Ok(Change::Ddl(Ddl::Rename { from, to, uuid: Some(uuid), dropped }))
     }
 
@@ -184,10 +197,11 @@ impl Watched {
         if let Some(look) = self.pending.take_if(passed) {
             let asked = self.asked.open().filter(|asked| *asked <= position.time);
             let time = asked.unwrap_or(position.time);
-            for ddl in self.believe(&look).await? {
+            let (news, all) = self.believe(&look).await?;
+            for ddl in news {
                 out.push(self.at_time(just_before(time), ddl)?);
             }
-            if look.whole {
+            if look.whole && all {
                 self.asked.answer(look.from);
             }
         }
@@ -201,8 +215,8 @@ impl Watched {
         Ok(())
     }
 
-    /// What a look tells that was not told.
-    async fn believe(&mut self, look: &Look) -> Result<Vec<Ddl>> {
+    /// What a look tells that was not told, and whether that is all it saw.
+    async fn believe(&mut self, look: &Look) -> Result<(Vec<Ddl>, bool)> {
         let mut news = Vec::new();
         for (uuid, ns) in self.told.missed(look) {
             if self.eyes.find(ns.db(), uuid).await?.is_none() {
@@ -217,8 +231,8 @@ impl Watched {
         self.told.views_gone(look, &mut news);
         self.told.collections(look, &mut news)?;
         self.told.views(look, &mut news);
-        self.told.end_look(look.number);
-        Ok(news)
+        let all = self.told.end_look(look.number);
+        Ok((news, all))
     }
 
     /// An event of ours in front of one of the stream: behind what was given last, and older than what follows.
@@ -233,7 +247,7 @@ impl Watched {
     }
 }
 
-impl EventStream for Watched {
+impl<R: EventStream, E: Sight> EventStream for Watched<R, E> {
     async fn next(&mut self) -> Result<EventBatch> {
         let mut read = self.read().await?.events;
         let end = read.pop_if(|last| matches!(last.change, Change::Idle));

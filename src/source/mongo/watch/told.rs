@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    model::{CollectionInfo, CollectionKind, CollectionUuid, Ddl, IndexSpec, Namespace, Selection},
+    model::{ClusterTime, CollectionInfo, CollectionKind, CollectionUuid, Ddl, IndexSpec, Namespace, Selection},
 };
 use bson::RawDocumentBuf;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -17,12 +17,25 @@ pub struct Known {
     /// What is replicated.
     pub selection: Selection,
     /// Everything that lives.
-    pub living: Vec<(CollectionInfo, Vec<IndexSpec>)>,
+    pub living: Vec<Living>,
+}
+
+/// A collection or view of the catalog.
+#[derive(Debug, Clone)]
+pub struct Living {
+    /// As the source had it.
+    pub info: CollectionInfo,
+    /// Its indexes.
+    pub indexes: Vec<IndexSpec>,
+    /// Creation and renames up to this time are reflected. A replay may tell of older ones.
+    pub known_at: ClusterTime,
 }
 
 #[derive(Debug)]
 struct Held {
     ns: Namespace,
+    /// Since when it has that name.
+    known_at: ClusterTime,
     options: RawDocumentBuf,
     indexes: BTreeMap<String, IndexSpec>,
     /// The stream told of it when so many looks had begun; earlier looks may be older than that.
@@ -31,28 +44,37 @@ struct Held {
     missed: u32,
 }
 
+impl Held {
+    fn new(ns: Namespace, known_at: ClusterTime, options: RawDocumentBuf) -> Self {
+        Self { ns, known_at, options, indexes: BTreeMap::new(), since: 0, missed: 0 }
+    }
+}
+
 /// See the module. `u64`s are numbers of looks.
 #[derive(Debug, Default)]
 pub(super) struct Told {
     held: HashMap<CollectionUuid, Held>,
-    views: BTreeMap<Namespace, RawDocumentBuf>,
+    /// With the time since when they are known.
+    views: BTreeMap<Namespace, (RawDocumentBuf, ClusterTime)>,
     /// Gone for ever, and since when: kept until no look and no event can show them.
     gone: HashMap<CollectionUuid, u64>,
-    /// Names whose view is gone, and since when.
+    /// Names that collections took or views lost, and since when.
     names: HashMap<Namespace, u64>,
     looks: u64,
+    /// Whether the look that is being believed could not tell all: what it left out, the next will tell.
+    left_out: bool,
 }
 
 impl Told {
     pub(super) fn new(known: &Known) -> Self {
         let mut told = Self::default();
-        for (info, indexes) in &known.living {
+        for Living { info, indexes, known_at } in &known.living {
             match info.uuid {
                 Some(uuid) if info.kind == CollectionKind::Collection => {
-                    let indexes = by_name(indexes);
-                    told.held.insert(uuid, Held { ns: info.ns.clone(), options: info.options.clone(), indexes, since: 0, missed: 0 });
+                    let held = Held::new(info.ns.clone(), *known_at, info.options.clone());
+                    told.held.insert(uuid, Held { indexes: by_name(indexes), ..held });
                 }
-                _ => drop(told.views.insert(info.ns.clone(), info.options.clone())),
+                _ => drop(told.views.insert(info.ns.clone(), (info.options.clone(), *known_at))),
             }
         }
         told
@@ -64,10 +86,11 @@ impl Told {
         self.looks
     }
 
-    /// A look was believed: what the stream told before it began cannot contradict the next.
-    pub(super) fn end_look(&mut self, number: u64) {
+    /// A look was believed: what the stream told before it began cannot contradict the next. Says whether it told all.
+    pub(super) fn end_look(&mut self, number: u64) -> bool {
         self.gone.retain(|_, since| *since >= number);
         self.names.retain(|_, since| *since >= number);
+        !std::mem::take(&mut self.left_out)
     }
 
     pub(super) fn identities(&self) -> HashSet<CollectionUuid> {
@@ -82,9 +105,18 @@ impl Told {
         self.gone.contains_key(&uuid)
     }
 
-    /// Who has a name at the stream's position.
-    pub(super) fn named(&self, ns: &Namespace) -> Option<CollectionUuid> {
-        self.held.iter().find(|(_, held)| held.ns == *ns).map(|(uuid, _)| *uuid)
+    /// Whether the stream told of a name since a look began.
+    fn newer(&self, ns: &Namespace, look: &Look) -> bool {
+        self.names.get(ns).is_some_and(|since| *since >= look.number)
+    }
+
+    fn named(&self, ns: &Namespace) -> bool {
+        self.held.values().any(|held| held.ns == *ns)
+    }
+
+    /// Who had a name before something happened to it. One that is known to have lived later does not count.
+    pub(super) fn had(&self, ns: &Namespace, time: ClusterTime) -> Option<CollectionUuid> {
+        self.held.iter().find(|(_, held)| held.ns == *ns && held.known_at < time).map(|(uuid, _)| *uuid)
     }
 
     /// It is dropped, or no longer selected.
@@ -94,30 +126,41 @@ impl Told {
     }
 
     /// It was created. Its indexes come with the next look.
-    pub(super) fn hold(&mut self, uuid: CollectionUuid, ns: Namespace, options: RawDocumentBuf) {
+    pub(super) fn hold(&mut self, uuid: CollectionUuid, ns: Namespace, at: ClusterTime, options: RawDocumentBuf) {
         self.gone.remove(&uuid);
-        self.held.insert(uuid, Held { ns, options, indexes: BTreeMap::new(), since: self.looks, missed: 0 });
+        self.held.insert(uuid, Held { since: self.looks, ..Held::new(ns, at, options) });
     }
 
-    /// It has another name. Also for one that came into the selection by its new name.
-    pub(super) fn rename(&mut self, uuid: CollectionUuid, to: &Namespace) {
-        match self.held.get_mut(&uuid) {
-            Some(held) => held.ns = to.clone(),
-            None => self.hold(uuid, to.clone(), RawDocumentBuf::new()),
+    /// It has another name; `None`: one that is not selected. Also for one that came into the selection by its new name.
+    pub(super) fn rename(&mut self, uuid: CollectionUuid, to: Option<&Namespace>, at: ClusterTime) {
+        match (self.held.get_mut(&uuid), to) {
+            (Some(held), _) if held.known_at >= at => {}
+            (Some(held), Some(to)) => (held.ns, held.known_at) = (to.clone(), at),
+            (None, Some(to)) => self.hold(uuid, to.clone(), at, RawDocumentBuf::new()),
+            (_, None) => self.gone(uuid),
         }
     }
 
-    /// A name is no longer a view's; whether it was.
-    pub(super) fn forget_view(&mut self, ns: &Namespace) -> bool {
+    /// A collection took a name. What had it may never have been told.
+    pub(super) fn taken(&mut self, ns: &Namespace) {
         self.names.insert(ns.clone(), self.looks);
-        self.views.remove(ns).is_some()
+    }
+
+    /// A name is no view's at this time; whether downstream takes it for one.
+    pub(super) fn forget_view(&mut self, ns: &Namespace, at: ClusterTime) -> bool {
+        let told = self.views.get(ns).is_some_and(|(_, known_at)| *known_at < at);
+        if told {
+            self.views.remove(ns);
+        }
+        self.taken(ns);
+        told
     }
 
     /// A database was dropped, and its views with it.
-    pub(super) fn forget_views_of(&mut self, db: &str) {
+    pub(super) fn forget_views_of(&mut self, db: &str, at: ClusterTime) {
         let of_db: Vec<Namespace> = self.views.keys().filter(|ns| ns.db() == db).cloned().collect();
         for ns in of_db {
-            self.forget_view(&ns);
+            self.forget_view(&ns, at);
         }
     }
 
@@ -154,8 +197,9 @@ impl Told {
         for seen in look.seen.iter().filter(lasting) {
             let Some(uuid) = seen.info.uuid.filter(|uuid| !self.gone.contains_key(uuid)) else { continue };
             if !self.held.contains_key(&uuid) {
-                // Somebody else has the name by now, and the next look will see it.
-                if self.named(&seen.info.ns).is_some() || self.views.contains_key(&seen.info.ns) {
+                // Somebody else has or had the name since; the next look will see it.
+                if self.newer(&seen.info.ns, look) || self.named(&seen.info.ns) || self.views.contains_key(&seen.info.ns) {
+                    self.left_out = true;
                     continue;
                 }
                 if seen.documents {
@@ -163,9 +207,12 @@ impl Told {
                 }
                 let options = seen.info.options.clone();
                 news.push(Ddl::Create { ns: seen.info.ns.clone(), uuid: Some(uuid), options: options.clone() });
-                self.held.insert(uuid, Held { ns: seen.info.ns.clone(), options, indexes: BTreeMap::new(), since: 0, missed: 0 });
+                self.held.insert(uuid, Held::new(seen.info.ns.clone(), look.until, options));
             }
-            let Some(held) = self.held.get_mut(&uuid).filter(|held| held.since < look.number) else { continue };
+            let Some(held) = self.held.get_mut(&uuid).filter(|held| held.since < look.number) else {
+                self.left_out = true;
+                continue;
+            };
             if let Some(options) = changes::options(&held.options, &seen.info.options) {
                 news.push(Ddl::Modify { ns: held.ns.clone(), uuid: Some(uuid), options });
             }
@@ -182,9 +229,12 @@ impl Told {
     pub(super) fn views(&mut self, look: &Look, news: &mut Vec<Ddl>) {
         for seen in look.seen.iter().filter(|s| s.info.kind == CollectionKind::View) {
             let (ns, options) = (&seen.info.ns, &seen.info.options);
-            match self.views.get(ns).map(|told| changes::view(told, options)) {
+            match self.views.get(ns).map(|(told, _)| changes::view(told, options)) {
                 // A collection took the name behind the look, or the stream told of the name since.
-                None if self.names.get(ns).is_some_and(|since| *since >= look.number) || self.named(ns).is_some() => continue,
+                None if self.newer(ns, look) || self.named(ns) => {
+                    self.left_out = true;
+                    continue;
+                }
                 None => news.push(Ddl::Create { ns: ns.clone(), uuid: None, options: options.clone() }),
                 Some(Ok(None)) => continue,
                 Some(Ok(Some(change))) => news.push(Ddl::Modify { ns: ns.clone(), uuid: None, options: change }),
@@ -192,10 +242,11 @@ impl Told {
                 Some(Err(())) => {
                     self.views.remove(ns);
                     news.push(Ddl::Drop { ns: ns.clone(), uuid: None });
+                    self.left_out = true;
                     continue;
                 }
             }
-            self.views.insert(ns.clone(), options.clone());
+            self.views.insert(ns.clone(), (options.clone(), look.until));
         }
     }
 }
