@@ -10,7 +10,10 @@ use crate::{
     indexes::Builder,
     model::{ClusterTime, CollectionInfo, Partition, Phase, Position},
     race::Reread,
-    source::{Source, StartAt, mongo::{Known, Living}},
+    source::{
+        Source, StartAt,
+        mongo::{Known, Living},
+    },
     tail::{Room, Tail},
     tasks::first_error,
 };

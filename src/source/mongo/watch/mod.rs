@@ -158,8 +158,9 @@ impl<R: EventStream, E: Sight> Watched<R, E> {
 
     /// A collection takes a name. What no event tells: a view that had it was dropped.
     fn no_view(&mut self, ns: &Namespace, of: &Position, out: &mut Vec<ChangeEvent>) -> Result<()> {
-        if self.told.forget_view(ns, of.time) {
-            out.push(self.before(of, Ddl::Drop { ns: ns.clone(), uuid: None })?);
+        let drop = self.before(of, Ddl::Drop { ns: ns.clone(), uuid: None })?;
+        if self.told.forget_view(ns, drop.position.time) {
+            out.push(drop);
         }
         Ok(())
     }

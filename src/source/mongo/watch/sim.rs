@@ -122,7 +122,9 @@ impl World {
             }
             (12 | 13, Some(uuid)) => {
                 let name = format!("i{}", self.rng.random_range(0..2));
-                let spec = IndexSpec(rawdoc! {"name": name.as_str(), "key": {"a": self.rng.random_range(0..2)}, "hidden": self.rng.random::<bool>()});
+                let spec = IndexSpec(
+                    rawdoc! {"name": name.as_str(), "key": {"a": self.rng.random_range(0..2)}, "hidden": self.rng.random::<bool>()},
+                );
                 let remove = self.rng.random_bool(0.3);
                 if let Some(stored) = self.collections.get_mut(&uuid) {
                     stored.indexes.remove(&name);
@@ -132,7 +134,11 @@ impl World {
                 }
             }
             (14, Some(uuid)) => {
-                let options = if self.rng.random::<bool>() { rawdoc! {"validator": {"a": i64::from(self.now)}} } else { rawdoc! {} };
+                let options = if self.rng.random::<bool>() {
+                    rawdoc! {"validator": {"a": i64::from(self.now)}}
+                } else {
+                    rawdoc! {}
+                };
                 if let Some(stored) = self.collections.get_mut(&uuid) {
                     stored.options = options;
                 }
@@ -154,16 +160,13 @@ impl World {
     fn behind(&self, position: &Position) -> usize {
         let same = self.events.iter().position(|e| e.position.token == position.token);
         let time = token::time(&position.token.0);
-        same.map_or_else(|| self.events.partition_point(|e| Some(e.position.time) <= time), |at| at + 1)
+        same.map_or_else(|| self.events.partition_point(|e| Some(e.position.time) < time), |at| at + 1)
     }
 
     /// Some things happen, perhaps.
     fn go_on(&mut self) {
         for _ in 0..self.rng.random_range(0..4) {
-            let before: Vec<_> = self.collections.iter().map(|(u, s)| format!("{} {}", s.ns, u.0[0])).chain(self.views.keys().map(|v| format!("{v} view"))).collect();
             self.step();
-            let after: Vec<_> = self.collections.iter().map(|(u, s)| format!("{} {}", s.ns, u.0[0])).chain(self.views.keys().map(|v| format!("{v} view"))).collect();
-            if before != after { eprintln!("WORLD {} {after:?}", self.now); }
         }
     }
 
@@ -211,7 +214,6 @@ impl Sight for Watcher {
             one.indexes = Some(stored.indexes.values().cloned().collect());
         }
         let until = time(self.world().now);
-        eprintln!("LOOK {number} {from}..{until} {:?}", seen.iter().map(|s| s.info.ns.to_string()).collect::<Vec<_>>());
         Ok(Look { number, from, until, whole: true, seen })
     }
 }
@@ -268,7 +270,6 @@ impl Downstream {
 
     fn hear(&mut self, event: &ChangeEvent) {
         let at = event.position.time;
-        if !matches!(event.change, Change::Idle) { eprintln!("   HEAR {at} {:?}", event.change); }
         let listed_later = at <= self.listed_until;
         match &event.change {
             Change::Idle => {}
@@ -354,7 +355,11 @@ impl Downstream {
                     copy.stored.indexes.insert(name.to_owned(), IndexSpec(rawdoc! {"name": name, "key": key, "hidden": hidden}));
                 } else {
                     let unset = options == &rawdoc! {"validator": {}};
-                    copy.stored.options = if unset { rawdoc! {} } else { options.clone() };
+                    copy.stored.options = if unset {
+                        rawdoc! {}
+                    } else {
+                        options.clone()
+                    };
                 }
             }
         }
@@ -393,7 +398,8 @@ fn shown<'a>(
     views: impl Iterator<Item = (&'a Namespace, &'a RawDocumentBuf)>,
 ) -> BTreeSet<String> {
     let collections = collections.map(|(uuid, s)| {
-        let indexes: Vec<_> = s.indexes.values().map(|i| (i.name().to_owned(), i.is("hidden"), raw::get(&i.0, "key").map(|k| k.value.to_vec()))).collect();
+        let indexes: Vec<_> =
+            s.indexes.values().map(|i| (i.name().to_owned(), i.is("hidden"), raw::get(&i.0, "key").map(|k| k.value.to_vec()))).collect();
         format!("{} {uuid} {:?} {indexes:?} {:?}", s.ns, s.options, s.documents)
     });
     collections.chain(views.map(|(ns, options)| format!("{ns} {options:?}"))).collect()
@@ -424,7 +430,6 @@ async fn history(seed: u64) {
     let mut resume = (StartAt::Time(time(start)), world.lock().unwrap().events.partition_point(|e| e.position.time < time(start)));
     let runs = rng.random_range(1..4);
     for run in 1..=runs {
-        eprintln!("RUN {run} from {:?}", resume.1);
         let asked = Arc::new(Asked::default());
         let plain = Plain { watcher: watcher.clone(), next: resume.1, start: matches!(resume.0, StartAt::Time(_)).then_some(start) };
         let mut watched = Watched::new(plain, watcher.clone(), &resume.0, &downstream.known(), asked.clone());

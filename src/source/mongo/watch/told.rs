@@ -146,9 +146,10 @@ impl Told {
         self.names.insert(ns.clone(), self.looks);
     }
 
-    /// A name is no view's at this time; whether downstream takes it for one.
+    /// Downstream is told that a name is no view's at this time; whether it takes it for one. It does not listen where it
+    /// knows of a later one: a replay.
     pub(super) fn forget_view(&mut self, ns: &Namespace, at: ClusterTime) -> bool {
-        let told = self.views.get(ns).is_some_and(|(_, known_at)| *known_at < at);
+        let told = self.views.get(ns).is_some_and(|(_, known_at)| *known_at <= at);
         if told {
             self.views.remove(ns);
         }
