@@ -16,3 +16,4 @@ mod scenarios;
 mod support;
 mod time_series;
 mod verify;
+mod versions;

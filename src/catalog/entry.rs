@@ -65,7 +65,7 @@ pub struct Entry {
     pub known_at: ClusterTime,
     /// The copy reads what the source had at this time or later: before it, the stream did not tell all.
     pub read_from: ClusterTime,
-    /// As it was created.
+    /// As it was created, and modified since.
     pub options: RawDocumentBuf,
     /// Indexes as the source has them, `_id_` left out, by name.
     pub indexes: BTreeMap<String, IndexSpec>,

@@ -92,10 +92,13 @@ impl Running {
     fn verify(&mut self, job: &Job, answer: oneshot::Sender<Answer>) {
         let (clusters, selection, board, stop) = (job.clusters.clone(), job.config.selection.clone(), job.board.clone(), self.stop.clone());
         self.tasks.spawn(async move {
-            let progress = board.progress.clone();
+            let (progress, watched, over) = (board.progress.clone(), clusters.source.clone(), stop.clone());
             let settle = move |time: ClusterTime| {
-                let mut progress = progress.subscribe();
-                async move { progress.wait_for(|p| p.applied >= time).await.map(drop).map_err(|_| Error::Interrupted) }
+                let (mut progress, watched, over) = (progress.subscribe(), watched.clone(), over.clone());
+                async move {
+                    over.run_until_cancelled(watched.structure_at(time)).await.ok_or(Error::Interrupted)?;
+                    progress.wait_for(|p| p.applied >= time).await.map(drop).map_err(|_| Error::Interrupted)
+                }
             };
             let settings = verify::Settings { parked: true, live: true, ..verify::Settings::new(clusters.retry()) };
             let report = verify::verify(&clusters.source, &clusters.reader, &selection, &settings, &board.metrics, settle, &stop).await;
@@ -110,7 +113,17 @@ impl Running {
             return;
         }
         let gates = gates(&facts);
-        let shut: Vec<String> = gates.iter().filter(|g| !g.open).map(|g| format!("{}: {}", g.name, g.why)).collect();
+        let mut shut: Vec<String> = gates.iter().filter(|g| !g.open).map(|g| format!("{}: {}", g.name, g.why)).collect();
+        match job.clusters.source.writes_blocked().await {
+            Ok(None) if !order.writes_stopped => {
+                shut.push("fence: the source's server cannot block writes; stop all writers, then give `--writes-stopped`".to_owned());
+            }
+            Ok(_) => {}
+            Err(error) => {
+                let _ = answer.send(Answer::from(&error));
+                return;
+            }
+        }
         let details = json!({"gates": gates});
         if !shut.is_empty() || order.dry_run {
             let told = if shut.is_empty() {

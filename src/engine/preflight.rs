@@ -6,10 +6,13 @@ use crate::{
     config::Config,
     copy,
     error::{Error, Result},
-    model::{CollectionInfo, Fingerprint, Namespace, Phase, Side},
+    model::{CollectionInfo, Fingerprint, Namespace, Phase, Side, raw},
     mongo::{Cluster, Topology},
     observe::Metrics,
-    source::{CollectionRef, Source, mongo::probe_stream},
+    source::{
+        CollectionRef, Found, Source,
+        mongo::{Shows, probe_stream},
+    },
     target::{Target, mongo::Features},
 };
 use bson::doc;
@@ -61,6 +64,8 @@ pub(super) struct Inspected {
     pub features: Option<Features>,
     /// Selected namespaces that the target already has, under their target's names.
     pub occupied: Vec<Namespace>,
+    /// Whether the source is too old to show its structural changes.
+    watched: bool,
 }
 
 /// The verb `check`: looks, and writes nothing.
@@ -87,6 +92,7 @@ pub(super) async fn inspect(config: &Config, clusters: &Clusters) -> Inspected {
         fingerprint: None,
         features: None,
         occupied: Vec::new(),
+        watched: false,
     };
     let (source, target) = (clusters.source.cluster(), clusters.target.cluster());
     let (ids, writable) = (seen.identity(source).await, seen.identity(target).await);
@@ -156,8 +162,17 @@ impl Inspected {
     }
 
     async fn abilities(&mut self, config: &Config, clusters: &Clusters) -> Result<()> {
-        probe_stream(clusters.source.cluster()).await?;
-        self.finding(Level::Ok, "the source has change streams with expanded events", None);
+        let expanded = probe_stream(clusters.source.cluster()).await? != Shows::Documents;
+        if expanded {
+            self.finding(Level::Ok, "the source has change streams with expanded events", None);
+        } else {
+            self.finding(
+                Level::Warning,
+                "the source's change streams show documents, drops and renames only: other changes of structure are found by looking at its catalog every second",
+                Some("avoid `convertToCapped`, `cloneCollectionAsCapped` and renames across databases until the cutover: their documents are in no stream, and halt the migration"),
+            );
+        }
+        self.watched = !expanded;
         let features = clusters.target.probe(&config.metadata_database).await?;
         if !features.collection_uuid || !features.convert_unique {
             return Err(Error::UnfitCluster {
@@ -166,7 +181,9 @@ impl Inspected {
                 hint: "upgrade the target to MongoDB 6.0 or newer".into(),
             });
         }
-        if features.raw_diffs {
+        if !expanded {
+            self.finding(Level::Warning, "the source does not show raw diffs: every updated document is read again", None);
+        } else if features.raw_diffs {
             self.finding(Level::Ok, "updates are applied by their raw diffs", None);
         } else {
             self.finding(Level::Warning, "the target does not apply raw diffs: every updated document is read again from the source", None);
@@ -220,6 +237,9 @@ impl Inspected {
             if let Some(missing) = privileges::missing_for(cluster, &selected).await? {
                 return Err(not_allowed(cluster.side(), missing));
             }
+        }
+        if self.watched {
+            fit_for_watching(clusters, &selected).await?;
         }
         let mut by_target: BTreeMap<Namespace, &Namespace> = BTreeMap::new();
         for c in &selected {
@@ -283,6 +303,31 @@ fn not_allowed(side: Side, (actions, command): privileges::Missing) -> Error {
         problem: format!("does not allow its user: {}", actions.join(", ")),
         hint: format!("grant it in mongosh: {command}"),
     }
+}
+
+/// What sources before 6.0 may hold that a watch does not see changes of, or that later servers no longer have.
+async fn fit_for_watching(clusters: &Clusters, selected: &[CollectionInfo]) -> Result<()> {
+    let refused =
+        |what: &str, ns: &Namespace, hint: &str| Error::Unsupported { what: what.into(), ns: Some(ns.to_string()), hint: hint.into() };
+    for info in selected {
+        if info.ns.coll() == "system.js" {
+            let hint =
+                "the change streams of servers before 6.0 do not show it: exclude it with `--exclude`, and copy it by hand at the cutover";
+            return Err(refused("stored JavaScript", &info.ns, hint));
+        }
+        let Some(uuid) = info.uuid else { continue };
+        let Found::Here(indexes) = clusters.source.indexes(&CollectionRef { ns: info.ns.clone(), uuid }).await? else { continue };
+        // 4.4 keeps any number; what is none would expire everything on a server that takes it for 0.
+        if let Some(timeless) = indexes.iter().find(|s| raw::get(&s.0, "expireAfterSeconds").is_some_and(|e| e.integer().is_none())) {
+            let what = format!("the TTL index `{}`, whose time is no number,", timeless.name());
+            return Err(refused(&what, &info.ns, "give it one: `collMod` with `index: {name: …, expireAfterSeconds: …}`, or drop it"));
+        }
+        if let Some(haystack) = indexes.iter().find(|spec| spec.has("bucketSize")) {
+            let what = format!("the geoHaystack index `{}`", haystack.name());
+            return Err(refused(&what, &info.ns, "servers from 5.0 on have none: drop it, or exclude the collection with `--exclude`"));
+        }
+    }
+    Ok(())
 }
 
 /// Refuses everything that is none.

@@ -3,16 +3,19 @@
 use super::{board::Board, connect::Clusters};
 use crate::{
     capped::Transfer,
-    catalog::{Entry, State, reconcile},
+    catalog::{Collection, Entry, State, reconcile},
     checkpoint::{MongoStore, Store},
     config::Config,
     copy::{Copy, Memory, plan_late},
     cutover::take_back,
     error::Result,
     indexes::Builder,
-    model::{ClusterTime, Milestone, Phase, Position},
+    model::{ClusterTime, CollectionInfo, Milestone, Phase, Position},
     race::Reread,
-    source::{Source, StartAt, mongo::MongoSource},
+    source::{
+        Source, StartAt,
+        mongo::{Known, Living, MongoSource},
+    },
     tail::{Room, Tail},
     target::mongo::MongoTarget,
     tasks::first_error,
@@ -166,7 +169,7 @@ impl Work {
         let room = Room::new(self.share(TAIL_SHARE));
         self.board.known().room = Some(room.clone());
         Tail {
-            source: self.clusters.source.clone(),
+            source: self.clusters.source.clone().knowing(self.known()),
             target: self.clusters.target.clone(),
             store: self.store.clone(),
             catalog: self.board.catalog.clone(),
@@ -181,6 +184,17 @@ impl Work {
             checkpoint_every: self.config.tail.checkpoint_every,
             room,
         }
+    }
+
+    /// For sources whose catalog must be watched.
+    fn known(&self) -> Known {
+        let info = |c: &Arc<Collection>| {
+            let e = c.entry();
+            let uuid = (!e.is_view()).then_some(e.uuid);
+            let info = CollectionInfo { ns: e.ns.clone(), uuid, kind: e.kind, options: e.options.clone() };
+            Living { info, indexes: e.indexes.values().cloned().collect(), known_at: e.known_at }
+        };
+        Known { selection: self.config.selection.clone(), living: self.board.catalog.living().iter().map(info).collect() }
     }
 
     fn builder(&self, bells: &Bells) -> Builder<MongoTarget> {

@@ -62,14 +62,15 @@ impl<'a> Element<'a> {
         (self.tag == tag::BOOL).then(|| self.value[0] != 0)
     }
 
-    /// The value, where it is a number without a fraction.
+    /// The value, where it is a number that is one: less its fraction.
     #[must_use]
     pub fn integer(&self) -> Option<i64> {
         match self.tag {
             tag::INT32 => Some(i64::from(i32::from_le_bytes(self.value.try_into().ok()?))),
             tag::INT64 => Some(i64::from_le_bytes(self.value.try_into().ok()?)),
+            // Not of NaN: a time to live of NaN is for ever on some servers, and none at all on others.
             #[expect(clippy::cast_possible_truncation, reason = "the server writes counts as doubles; they are whole")]
-            tag::DOUBLE => Some(f64::from_le_bytes(self.value.try_into().ok()?) as i64),
+            tag::DOUBLE => Some(f64::from_le_bytes(self.value.try_into().ok()?)).filter(|n| n.is_finite()).map(|n| n as i64),
             _ => None,
         }
     }

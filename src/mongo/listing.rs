@@ -31,8 +31,13 @@ pub(crate) async fn collections(cluster: &Cluster) -> Result<Vec<CollectionInfo>
 
 /// The collections and views of one database.
 pub(crate) async fn collections_of(cluster: &Cluster, db: &str) -> Result<Vec<CollectionInfo>> {
+    matching(cluster, db, rawdoc! {}).await
+}
+
+/// Those of one database that a filter of `listCollections` lets through.
+pub(crate) async fn matching(cluster: &Cluster, db: &str, filter: RawDocumentBuf) -> Result<Vec<CollectionInfo>> {
     let doing = format!("listing the collections of `{db}`");
-    let command = rawdoc! {"listCollections": 1, "cursor": {}};
+    let command = rawdoc! {"listCollections": 1, "filter": filter, "cursor": {}};
     let listed =
         cluster.retry().run(|| async { all(cluster.open(db, &doing, command.clone(), CursorOptions::default()).await?).await }).await?;
     Ok(listed.iter().filter_map(|doc| collection(db, doc)).filter(|info| !info.ns.is_internal()).collect())

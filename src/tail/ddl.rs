@@ -67,8 +67,10 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
             return Ok(Brought::Nothing);
         }
         if let Some(known) = self.tail.catalog.find(id) {
-            // A UUID is created once; the name of a view may be used again.
-            if uuid.is_some() || known.entry().known_at >= self.time {
+            let (state, known_at) = (known.entry().state, known.entry().known_at);
+            // A UUID is created once; the name of a view may be used again, also at the time at which it was dropped.
+            let since = if state == State::Dropped { known_at > self.time } else { known_at >= self.time };
+            if uuid.is_some() || since {
                 return Ok(Brought::Nothing);
             }
             // A drop that was not told: of `system.views`, and so of all views of the database (RAN on 6.0.5).
@@ -318,6 +320,10 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
             None if !rest.is_empty() => self.tail.target.modify(&target, &rest).await?,
             Some(_) | None => {}
         }
+        if !rest.is_empty() {
+            let mut entry = collection.entry_mut();
+            entry.options = replaced(&entry.options, &rest);
+        }
         self.save(&collection).await
     }
 
@@ -374,6 +380,15 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
         let entry = collection.entry().clone();
         self.tail.store.save_entries(&[entry]).await
     }
+}
+
+/// Options with others in place of those of their names.
+fn replaced(options: &RawDocument, by: &RawDocument) -> RawDocumentBuf {
+    let mut b = raw::Builder::default();
+    for e in raw::elements(options).filter(|e| raw::elements(by).all(|new| new.name != e.name)).chain(raw::elements(by)) {
+        b.element(e);
+    }
+    b.finish()
 }
 
 fn without_index(options: &RawDocument) -> RawDocumentBuf {

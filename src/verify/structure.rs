@@ -67,6 +67,12 @@ fn is_default(e: &raw::Element<'_>) -> bool {
     matches!((e.name, e.str()), (b"validationLevel", Some("strict")) | (b"validationAction", Some("error")))
 }
 
+/// Times to live are numbers of any type on 4.4, and from 5.0 on whatever is asked for becomes an `int` (RAN on 4.4.2,
+/// 5.0.4 and 6.0.5).
+fn same(a: &raw::Element<'_>, b: &raw::Element<'_>) -> bool {
+    a == b || (a.name == b"expireAfterSeconds" && a.integer().is_some() && a.integer() == b.integer())
+}
+
 /// Top-level fields that differ, in words. The order of fields says nothing here. What is `parked` may be
 /// absent on the target.
 fn fields<'a>(
@@ -79,7 +85,7 @@ fn fields<'a>(
     let find = move |doc: &'a RawDocument, name: &[u8]| seen(doc).find(|e| e.name == name);
     let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
     let changed = seen(ours).filter_map(move |e| match find(theirs, e.name) {
-        Some(other) => (e != other).then(|| format!("`{}` differs", text(e.name))),
+        Some(other) => (!same(&e, &other)).then(|| format!("`{}` differs", text(e.name))),
         None => (!parked.contains(&e.name)).then(|| format!("`{}` missing on target", text(e.name))),
     });
     changed.chain(seen(theirs).filter(move |e| find(ours, e.name).is_none()).map(move |e| format!("`{}` on target only", text(e.name))))
@@ -133,6 +139,9 @@ mod tests {
             details(indexes(&ttl, &ours, &theirs, false)),
             ["index `a_1`: `unique` missing on target", "index `a_1`: `expireAfterSeconds` missing on target"]
         );
+        let typed = |seconds: bson::RawBson| [IndexSpec(rawdoc! {"name": "t", "expireAfterSeconds": seconds})];
+        assert!(indexes(&ttl, &typed(9_i64.into()), &typed(9_i32.into()), false).is_empty());
+        assert_eq!(indexes(&ttl, &typed(f64::NAN.into()), &typed(0_i32.into()), false).len(), 1);
         let wrong = [IndexSpec(rawdoc! {"v": 2, "name": "a_1", "key": {"a": 1}, "expireAfterSeconds": 8})];
         assert_eq!(details(indexes(&ttl, &ours, &wrong, true)), ["index `a_1`: `expireAfterSeconds` differs"]);
     }

@@ -11,6 +11,8 @@ use bson::doc;
 
 /// NamespaceNotFound.
 const NAMESPACE_NOT_FOUND: i32 = 26;
+/// The same, as `$collStats` says it on 4.4.2 (RAN).
+const NO_STORAGE_STATS: i32 = 40280;
 
 /// The indexes of a collection, whatever its name is by now: `listIndexes` knows names only.
 pub(crate) async fn indexes(cluster: &Cluster, of: &CollectionRef) -> Result<Found<Vec<IndexSpec>>> {
@@ -24,7 +26,9 @@ pub(crate) async fn estimate(cluster: &Cluster, of: &CollectionRef) -> Result<Es
     let command = doc! {"aggregate": of.ns.coll(), "pipeline": pipeline, "cursor": {}};
     let doing = format!("asking for the size of `{}`", of.ns);
     let reply = match cluster.run(of.ns.db(), &doing, &command).await {
-        Err(error) if matches!(error.code(), Some(NAMESPACE_NOT_FOUND | listing::IS_A_VIEW)) => return Ok(Estimate::default()),
+        Err(error) if matches!(error.code(), Some(NAMESPACE_NOT_FOUND | NO_STORAGE_STATS | listing::IS_A_VIEW)) => {
+            return Ok(Estimate::default());
+        }
         other => other?,
     };
     let shards = reply.get_document("cursor").and_then(|c| c.get_array("firstBatch")).map(Vec::as_slice).unwrap_or_default();

@@ -1,6 +1,9 @@
 //! Reading documents by key, and following a collection that has another name by now.
 
-use super::super::{CollectionRef, Fetched, Found};
+use super::{
+    super::{CollectionRef, Fetched, Found},
+    identity::Identity,
+};
 use crate::{
     error::{Error, Result, Trouble},
     model::{ClusterTime, DocumentKey, Namespace, raw},
@@ -12,13 +15,6 @@ use bson::{Bson, RawDocumentBuf, doc};
 const UUID_MISMATCH: i32 = 361;
 /// NamespaceNotFound.
 const NAMESPACE_NOT_FOUND: i32 = 26;
-
-/// Makes the server check that the name still means the collection we mean.
-pub(crate) fn by_uuid(b: &mut raw::Builder, of: &CollectionRef) {
-    let mut value = vec![16, 0, 0, 0, 4];
-    value.extend_from_slice(&of.uuid.0);
-    b.value("collectionUUID", raw::tag::BINARY, &value);
-}
 
 /// Where the collection is by now, if `error` says that it is not where we looked; `None` when it is gone.
 pub(crate) async fn relocated(cluster: &Cluster, of: &CollectionRef, error: Error) -> Result<Option<CollectionRef>> {
@@ -39,10 +35,16 @@ pub(crate) async fn locate(cluster: &Cluster, of: &CollectionRef) -> Result<Opti
 }
 
 /// Reads documents by `_id` on the primary, majority-committed, at or after a time.
-pub(crate) async fn fetch(cluster: &Cluster, of: &CollectionRef, keys: &[DocumentKey], after: ClusterTime) -> Result<Found<Fetched>> {
+pub(crate) async fn fetch(
+    cluster: &Cluster,
+    by: Identity,
+    of: &CollectionRef,
+    keys: &[DocumentKey],
+    after: ClusterTime,
+) -> Result<Found<Fetched>> {
     let mut of = of.clone();
     for _ in 0..RELOCATIONS {
-        let command = find_keys(&of, keys, after);
+        let command = find_keys(by, &of, keys, after);
         let doing = format!("reading documents of `{}` again", of.ns);
         let read = cluster
             .retry()
@@ -80,9 +82,9 @@ pub(crate) fn elusive(cluster: &Cluster, of: &CollectionRef) -> Error {
     }
 }
 
-fn find_keys(of: &CollectionRef, keys: &[DocumentKey], after: ClusterTime) -> RawDocumentBuf {
+fn find_keys(by: Identity, of: &CollectionRef, keys: &[DocumentKey], after: ClusterTime) -> RawDocumentBuf {
     let mut b = raw::Builder::default();
-    b.str("find", of.ns.coll());
+    by.begin(&mut b, "find", of);
     b.begin("filter");
     if let [only] = keys {
         let id = only.id();
@@ -96,7 +98,6 @@ fn find_keys(of: &CollectionRef, keys: &[DocumentKey], after: ClusterTime) -> Ra
     }
     b.end();
     b.begin("readConcern").str("level", "majority").timestamp("afterClusterTime", after.t, after.i).end();
-    by_uuid(&mut b, of);
     b.finish()
 }
 

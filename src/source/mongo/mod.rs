@@ -3,21 +3,27 @@
 mod catalog;
 mod fence;
 mod fetch;
+mod identity;
 mod scan;
 mod stream;
+mod token;
+mod watch;
 
 pub use scan::MongoScan;
 pub use stream::MongoStream;
-pub(crate) use stream::probe as probe_stream;
+pub(crate) use stream::{Shows, probe as probe_stream};
+pub use watch::{Asked, Known, Living, Watched};
 
-use super::{CollectionRef, Estimate, Fetched, Found, OplogWindow, ScanRange, Source, StartAt};
+use super::{CollectionRef, Estimate, EventBatch, EventStream, Fetched, Found, OplogWindow, ScanRange, Source, StartAt};
 use crate::{
     error::Result,
     model::{Bound, ClusterTime, CollectionInfo, DocumentKey, IndexSpec},
     mongo::{Cluster, listing},
 };
+use identity::Identity;
 use mongodb::options::{ReadPreference, SelectionCriteria};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
+use tokio::sync::OnceCell;
 
 /// A source behind the driver. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -26,6 +32,11 @@ pub struct MongoSource {
     read_preference: SelectionCriteria,
     /// Whether updates are asked for as raw diffs; otherwise updated documents are read again.
     raw_diffs: bool,
+    /// Found at the first read.
+    identity: Arc<OnceCell<Identity>>,
+    /// What a watch of the catalog begins with.
+    known: Arc<Known>,
+    asked: Arc<Asked>,
 }
 
 impl MongoSource {
@@ -43,7 +54,14 @@ impl MongoSource {
             "nearest" => ReadPreference::Nearest { options },
             _ => return Err("is none of primary, primaryPreferred, secondary, secondaryPreferred, nearest".into()),
         };
-        Ok(Self { cluster, read_preference: SelectionCriteria::ReadPreference(preference), raw_diffs: true })
+        Ok(Self {
+            cluster,
+            read_preference: SelectionCriteria::ReadPreference(preference),
+            raw_diffs: true,
+            identity: Arc::default(),
+            known: Arc::default(),
+            asked: Arc::default(),
+        })
     }
 
     /// The same through another connection or policy.
@@ -58,6 +76,29 @@ impl MongoSource {
         Self { raw_diffs, ..self }
     }
 
+    /// The same, knowing what the catalog has: to be called before each [`Source::stream`], in case the server is older
+    /// than 6.0 and its own catalog must be watched.
+    #[must_use]
+    pub fn knowing(self, known: Known) -> Self {
+        Self { known: Arc::new(known), ..self }
+    }
+
+    /// Waits until every structural change up to `time` was put into the stream. At once where the stream shows them by
+    /// itself.
+    ///
+    /// # Cancel safety
+    /// Safe to drop.
+    pub async fn structure_at(&self, time: ClusterTime) {
+        if self.asked.watching() {
+            self.asked.ask(time);
+            self.asked.answered(time).await;
+        }
+    }
+
+    async fn identity(&self) -> Result<Identity> {
+        self.identity.get_or_try_init(|| Identity::probe(&self.cluster)).await.copied()
+    }
+
     /// The cluster beneath.
     #[must_use]
     pub fn cluster(&self) -> &Cluster {
@@ -65,8 +106,25 @@ impl MongoSource {
     }
 }
 
+/// A stream that shows everything, by itself or by watching.
+pub enum Followed {
+    /// Of a server from 6.0 on.
+    Expanded(Box<MongoStream>),
+    /// Of an older one.
+    Watched(Box<Watched>),
+}
+
+impl EventStream for Followed {
+    async fn next(&mut self) -> Result<EventBatch> {
+        match self {
+            Self::Expanded(stream) => stream.next().await,
+            Self::Watched(stream) => stream.next().await,
+        }
+    }
+}
+
 impl Source for MongoSource {
-    type Stream = MongoStream;
+    type Stream = Followed;
     type Scan = MongoScan;
 
     async fn operation_time(&self) -> Result<ClusterTime> {
@@ -75,8 +133,14 @@ impl Source for MongoSource {
     async fn oplog_window(&self) -> Result<Option<OplogWindow>> {
         catalog::oplog_window(&self.cluster).await
     }
-    async fn stream(&self, from: StartAt) -> Result<MongoStream> {
-        MongoStream::open(self.cluster.clone(), from, self.raw_diffs).await
+    async fn stream(&self, from: StartAt) -> Result<Followed> {
+        let stream = MongoStream::open(self.cluster.clone(), from.clone(), self.raw_diffs).await?;
+        Ok(match stream.shows() {
+            Shows::Everything { .. } => Followed::Expanded(Box::new(stream)),
+            Shows::Documents => {
+                Followed::Watched(Box::new(Watched::over(stream, self.cluster.clone(), &from, &self.known, self.asked.clone())))
+            }
+        })
     }
     async fn collections(&self) -> Result<Vec<CollectionInfo>> {
         listing::collections(&self.cluster).await
@@ -91,15 +155,20 @@ impl Source for MongoSource {
         scan::split(&self.cluster, of, parts).await
     }
     async fn scan(&self, of: &CollectionRef, range: ScanRange) -> Result<Found<MongoScan>> {
-        MongoScan::open(&self.cluster, self.read_preference.clone(), of, range).await
+        MongoScan::open(&self.cluster, self.identity().await?, self.read_preference.clone(), of, range).await
     }
     async fn fetch(&self, of: &CollectionRef, keys: &[DocumentKey], after: ClusterTime) -> Result<Found<Fetched>> {
-        fetch::fetch(&self.cluster, of, keys, after).await
+        fetch::fetch(&self.cluster, self.identity().await?, of, keys, after).await
     }
     async fn count(&self, of: &CollectionRef) -> Result<Found<u64>> {
         fetch::count(&self.cluster, of).await
     }
     async fn note(&self, text: &str) -> Result<ClusterTime> {
+        // Asked for before the note is written, so that the stream cannot pass the note unseen.
+        if self.asked.watching() {
+            let before = self.operation_time().await?;
+            self.asked.ask(ClusterTime { i: before.i + 1, ..before });
+        }
         fence::note(&self.cluster, text).await
     }
     async fn block_writes(&self, within: Duration) -> Result<()> {

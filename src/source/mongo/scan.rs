@@ -1,7 +1,10 @@
 //! Reading a range of a collection, and finding keys that split it.
 
 use super::super::{CollectionRef, Found, Scan, ScanBatch, ScanRange};
-use super::fetch::{RELOCATIONS, by_uuid, elusive, relocated};
+use super::{
+    fetch::{RELOCATIONS, elusive, relocated},
+    identity::Identity,
+};
 use crate::{
     error::{Error, Result},
     model::{Bound, ClusterTime, raw},
@@ -26,19 +29,25 @@ pub struct MongoScan {
 
 impl MongoScan {
     /// Opens the cursor on a node that has reached `range.after`.
-    pub(crate) async fn open(cluster: &Cluster, on: SelectionCriteria, of: &CollectionRef, range: ScanRange) -> Result<Found<Self>> {
+    pub(crate) async fn open(
+        cluster: &Cluster,
+        by: Identity,
+        on: SelectionCriteria,
+        of: &CollectionRef,
+        range: ScanRange,
+    ) -> Result<Found<Self>> {
         let options = CursorOptions { batch_documents: Some(range.batch_documents), await_time: None, on: Some(on) };
         let mut of = of.clone();
         for _ in 0..RELOCATIONS {
             let doing = format!("reading `{}`", of.ns);
             // A range from MaxKey to the end is that one key; the server refuses it as `min` (RAN: code 51175).
             let only_max_key = !range.natural && range.max.is_none() && range.from.as_ref().is_some_and(is_max_key);
-            let command = if only_max_key { find_max_key(&of, &range) } else { find(&of, &range) };
+            let command = if only_max_key { find_max_key(by, &of, &range) } else { find(by, &of, &range) };
             match cluster.open(of.ns.db(), &doing, command, options.clone()).await {
                 Ok(cursor) => {
                     // Without `min` either it is a plain scan of the index, which shows MaxKey by itself.
                     let open_end = range.max.is_none() && range.from.is_some() && !range.natural && !only_max_key;
-                    let last = open_end.then(|| (of.ns.db().to_owned(), find_max_key(&of, &range), options));
+                    let last = open_end.then(|| (of.ns.db().to_owned(), find_max_key(by, &of, &range), options));
                     return Ok(Found::Here(Self { cluster: cluster.clone(), cursor, before: range.after, last }));
                 }
                 Err(error) => match relocated(cluster, &of, error).await? {
@@ -67,9 +76,9 @@ impl Scan for MongoScan {
     }
 }
 
-fn find(of: &CollectionRef, range: &ScanRange) -> RawDocumentBuf {
+fn find(by: Identity, of: &CollectionRef, range: &ScanRange) -> RawDocumentBuf {
     let mut b = raw::Builder::with_capacity(512);
-    b.str("find", of.ns.coll());
+    by.begin(&mut b, "find", of);
     if range.natural {
         b.begin("hint").i32("$natural", 1).end();
     } else {
@@ -81,24 +90,23 @@ fn find(of: &CollectionRef, range: &ScanRange) -> RawDocumentBuf {
             b.doc("max", max);
         }
     }
-    finish(b, of, range)
+    finish(b, range)
 }
 
 fn is_max_key(bound: &Bound) -> bool {
     raw::get(bound, "_id").is_some_and(|id| id.tag == raw::tag::MAX_KEY)
 }
 
-fn find_max_key(of: &CollectionRef, range: &ScanRange) -> RawDocumentBuf {
+fn find_max_key(by: Identity, of: &CollectionRef, range: &ScanRange) -> RawDocumentBuf {
     let mut b = raw::Builder::default();
-    b.str("find", of.ns.coll());
+    by.begin(&mut b, "find", of);
     b.begin("filter").value("_id", raw::tag::MAX_KEY, &[]).end();
-    finish(b, of, range)
+    finish(b, range)
 }
 
-fn finish(mut b: raw::Builder, of: &CollectionRef, range: &ScanRange) -> RawDocumentBuf {
+fn finish(mut b: raw::Builder, range: &ScanRange) -> RawDocumentBuf {
     b.i32("batchSize", i32::try_from(range.batch_documents).unwrap_or(i32::MAX));
     b.begin("readConcern").str("level", "majority").timestamp("afterClusterTime", range.after.t, range.after.i).end();
-    by_uuid(&mut b, of);
     b.finish()
 }
 

@@ -3,16 +3,19 @@
 //! The driver's `watch()` is not used: it resumes without a pause and without a limit, and hides empty
 //! batches, whose post-batch resume token is what moves an idle stream.
 
-use super::super::{
-    EventBatch, EventStream, StartAt,
-    decode::{Names, decode},
+use super::{
+    super::{
+        EventBatch, EventStream, StartAt,
+        decode::{Names, decode},
+    },
+    token,
 };
 use crate::{
     error::{Error, Remedy, Result, Trouble},
-    model::{Change, ChangeEvent, ClusterTime, Position, ResumeToken, raw},
+    model::{Change, ChangeEvent, Position, ResumeToken, raw},
     mongo::{Cluster, CursorOptions, RawCursor, Reply},
 };
-use bson::{Timestamp, rawdoc};
+use bson::{RawArrayBuf, Timestamp, rawdoc};
 use mongodb::options::{ReadPreference, SelectionCriteria};
 use std::time::Duration;
 
@@ -22,25 +25,47 @@ const AWAIT: Duration = Duration::from_millis(500);
 /// Code of an unknown field in a stage: a server that does not know the option (RAN on 5.0.4: 40415).
 const UNKNOWN_FIELD: i32 = 40415;
 
+/// What a stream shows, as far as its server knows how to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shows {
+    /// Expanded events: all structural changes, and the identity of collections.
+    Everything {
+        /// Updates as the oplog's own diffs.
+        raw_diffs: bool,
+    },
+    /// Servers before 6.0: documents, drops and renames. See [`super::watch`].
+    Documents,
+}
+
 /// An open stream. Opens itself again behind the last event it gave.
 pub struct MongoStream {
     cluster: Cluster,
     cursor: Option<RawCursor>,
     from: StartAt,
     names: Names,
-    raw_diffs: bool,
+    shows: Shows,
 }
 
 impl MongoStream {
+    /// Opens a stream that shows what the server can show.
+    ///
     /// # Errors
-    /// [`Error::PositionLost`] where the oplog no longer reaches back; [`Error::UnfitCluster`] where the
-    /// server has no expanded events.
+    /// [`Error::PositionLost`] where the oplog no longer reaches back.
     pub async fn open(cluster: Cluster, from: StartAt, raw_diffs: bool) -> Result<Self> {
-        let mut stream = Self { cluster, cursor: None, from, names: Names::default(), raw_diffs };
+        let mut stream = Self { cluster, cursor: None, from, names: Names::default(), shows: Shows::Everything { raw_diffs } };
         let retry = stream.cluster.retry().clone();
-        let cursor = retry.run(|| open(&stream.cluster, &stream.from, raw_diffs)).await;
+        let mut cursor = retry.run(|| open(&stream.cluster, &stream.from, stream.shows)).await;
+        if cursor.as_ref().is_err_and(unknown_field) {
+            stream.shows = Shows::Documents;
+            cursor = retry.run(|| open(&stream.cluster, &stream.from, stream.shows)).await;
+        }
         stream.cursor = Some(cursor.map_err(|e| stream.explained(e))?);
         Ok(stream)
+    }
+
+    /// What it shows.
+    pub(super) fn shows(&self) -> Shows {
+        self.shows
     }
 
     /// Puts the place we wanted into an error that says it is lost.
@@ -55,14 +80,14 @@ impl MongoStream {
 
     async fn reply(&mut self) -> Result<Reply> {
         let retry = self.cluster.retry().clone();
-        let (cluster, from, raw_diffs) = (self.cluster.clone(), self.from.clone(), self.raw_diffs);
+        let (cluster, from, shows) = (self.cluster.clone(), self.from.clone(), self.shows);
         // The cursor is handed in and out, so that a failed one is dropped and opened again behind what was given.
         let cursor = tokio::sync::Mutex::new(self.cursor.take());
         let read = || async {
             let mut slot = cursor.lock().await;
             let mut open_cursor = match slot.take() {
                 Some(open) => open,
-                None => open(&cluster, &from, raw_diffs).await?,
+                None => open(&cluster, &from, shows).await?,
             };
             let reply = open_cursor.next().await?.ok_or_else(|| closed(&cluster))?;
             *slot = Some(open_cursor);
@@ -98,7 +123,7 @@ impl EventStream for MongoStream {
                 (Some(last), _) => last.position.time,
                 (None, StartAt::Time(time) | StartAt::After(Position { time, .. })) => *time,
             };
-            let time = token_time(&token).unwrap_or(so_far);
+            let time = token::time(&token).unwrap_or(so_far);
             events.push(ChangeEvent { position: Position { token: ResumeToken(token), time }, change: Change::Idle, bytes: 0 });
         }
         if let Some(last) = events.last() {
@@ -108,36 +133,32 @@ impl EventStream for MongoStream {
     }
 }
 
-/// The cluster time inside a resume token, which a post-batch token tells in no other way: `_data` is hex;
-/// behind the leading byte `82` come seconds and increment, four bytes each (RAN on 4.4.2 to 6.0.27). `None`
-/// for any other shape; the position itself stays opaque.
-fn token_time(token: &bson::RawDocument) -> Option<ClusterTime> {
-    let data = raw::get(token, "_data")?.str()?;
-    let number = |range: std::ops::Range<usize>| u32::from_str_radix(data.get(range)?, 16).ok();
-    data.starts_with("82").then(|| Some(ClusterTime { t: number(2..10)?, i: number(10..18)? }))?
+fn unknown_field(error: &Error) -> bool {
+    error.remedy() == Remedy::Operate && error.code() == Some(UNKNOWN_FIELD)
 }
 
-async fn open(cluster: &Cluster, from: &StartAt, raw_diffs: bool) -> Result<RawCursor> {
-    let mut stage =
-        rawdoc! {"allChangesForCluster": true, "showExpandedEvents": true, "showRawUpdateDescription": raw_diffs, "showSystemEvents": true};
+async fn open(cluster: &Cluster, from: &StartAt, shows: Shows) -> Result<RawCursor> {
+    let mut stage = rawdoc! {"allChangesForCluster": true};
+    if let Shows::Everything { raw_diffs } = shows {
+        stage.append(bson::cstr!("showExpandedEvents"), true);
+        stage.append(bson::cstr!("showRawUpdateDescription"), raw_diffs);
+        stage.append(bson::cstr!("showSystemEvents"), true);
+    }
     match from {
         StartAt::Time(time) => stage.append(bson::cstr!("startAtOperationTime"), Timestamp::from(*time)),
         StartAt::After(position) => stage.append(bson::cstr!("resumeAfter"), position.token.0.clone()),
     }
-    let command = rawdoc! {
-        "aggregate": 1,
-        "pipeline": [{"$changeStream": stage}],
-        "cursor": {},
-        "readConcern": {"level": "majority"},
-    };
+    let mut pipeline = RawArrayBuf::new();
+    pipeline.push(rawdoc! {"$changeStream": stage});
+    if shows == Shows::Documents {
+        // What an update changed is not asked for: the document is read again, whatever it says.
+        pipeline.push(rawdoc! {"$project": {"updateDescription": 0}});
+    }
+    // The first reply is empty and has a token, so that a position is known before the first event.
+    let command = rawdoc! {"aggregate": 1, "pipeline": pipeline, "cursor": {"batchSize": 0}, "readConcern": {"level": "majority"}};
     let primary_first = SelectionCriteria::ReadPreference(ReadPreference::PrimaryPreferred { options: None });
     let options = CursorOptions { batch_documents: None, await_time: Some(AWAIT), on: Some(primary_first) };
     match cluster.open("admin", "opening the change stream", command, options).await {
-        Err(error) if error.remedy() == Remedy::Operate && error.code() == Some(UNKNOWN_FIELD) => Err(Error::UnfitCluster {
-            side: cluster.side(),
-            problem: "has change streams without expanded events: its server is older than 6.0".into(),
-            hint: "this version replicates from MongoDB 6.0 and newer".into(),
-        }),
         Err(Error::PositionLost { wanted, .. }) => {
             let oldest = super::catalog::oplog_window(cluster).await.ok().flatten().map(|w| w.oldest);
             Err(Error::PositionLost { wanted, oldest })
@@ -146,8 +167,13 @@ async fn open(cluster: &Cluster, from: &StartAt, raw_diffs: bool) -> Result<RawC
     }
 }
 
-/// Whether a stream of this kind can be opened now; used by the preflight.
-pub(crate) async fn probe(cluster: &Cluster) -> Result<()> {
-    let now = cluster.operation_time().await?;
-    open(cluster, &StartAt::Time(now), true).await.map(drop)
+/// What a stream that is opened now shows; used by the preflight.
+pub(crate) async fn probe(cluster: &Cluster) -> Result<Shows> {
+    let now = StartAt::Time(cluster.operation_time().await?);
+    let expanded = Shows::Everything { raw_diffs: true };
+    match open(cluster, &now, expanded).await {
+        Ok(_) => Ok(expanded),
+        Err(error) if unknown_field(&error) => open(cluster, &now, Shows::Documents).await.map(|_| Shows::Documents),
+        Err(error) => Err(error),
+    }
 }

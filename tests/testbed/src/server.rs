@@ -12,7 +12,7 @@ use std::str::FromStr;
 use crate::{Error, Result};
 
 /// The server versions the test bed can fetch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Version {
     V4_4_2,
     V5_0_4,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use mongodb::Client;
-use mongodb::bson::{RawDocument, RawDocumentBuf, rawdoc};
+use mongodb::bson::{RawBsonRef, RawDocument, RawDocumentBuf, rawdoc};
 
 use super::Name;
 use super::reader::Reader;
@@ -43,7 +43,7 @@ pub async fn indexes(client: &Client, (database, name): &Name) -> Result<BTreeMa
     let mut found = BTreeMap::new();
     for index in Reader::open(client, database, name, command).await?.all().await? {
         let name = index.get_str("name").map_err(bad)?.to_string();
-        found.insert(name, without_namespace(&index)?);
+        found.insert(name, comparable(&index)?);
     }
     Ok(found)
 }
@@ -60,7 +60,7 @@ fn collection(entry: &RawDocument) -> Result<Collection> {
         }
     }
     if let Ok(index) = entry.get_document("idIndex") {
-        kept.append(mongodb::bson::raw::cstr!("idIndex"), without_namespace(index)?);
+        kept.append(mongodb::bson::raw::cstr!("idIndex"), comparable(index)?);
     }
     let options = entry.get_document("options").map_err(bad)?;
     Ok(Collection {
@@ -70,13 +70,17 @@ fn collection(entry: &RawDocument) -> Result<Collection> {
     })
 }
 
-/// Old servers put the namespace into index specifications, and it differs when a collection is renamed on the way.
-fn without_namespace(index: &RawDocument) -> Result<RawDocumentBuf> {
+/// Old servers put the namespace into index specifications, and it differs when a collection is renamed on the way. Those
+/// before 5.0 keep a time to live in the numeric type it was given in; later ones make an `int` of it.
+fn comparable(index: &RawDocument) -> Result<RawDocumentBuf> {
     let mut kept = RawDocumentBuf::new();
     for field in index {
         let (key, value) = field.map_err(bad)?;
-        if key.as_str() != "ns" {
-            kept.append(key, value);
+        match (key.as_str(), value) {
+            ("ns", _) => {}
+            ("expireAfterSeconds", RawBsonRef::Int64(seconds)) if i32::try_from(seconds).is_ok() => kept.append(key, seconds as i32),
+            ("expireAfterSeconds", RawBsonRef::Double(seconds)) if f64::from(seconds as i32) == seconds => kept.append(key, seconds as i32),
+            _ => kept.append(key, value),
         }
     }
     Ok(kept)
