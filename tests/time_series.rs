@@ -346,6 +346,52 @@ mod real {
         hand_over(pair, ferry, measuring).await;
     }
 
+    /// Makes and drops one name again and again, each time as something else, until writes are blocked.
+    async fn change_kind_for_ever(client: Client) -> u64 {
+        let round = [
+            create("kind", doc! {}),
+            insert("kind", 0..30),
+            ts(doc! {"drop": "kind"}),
+            ts(doc! {"insert": "kind", "documents": [{"_id": 1, "plain": true}]}),
+            ts(doc! {"drop": "kind"}),
+            ts(doc! {"create": "kind", "viewOn": "load", "pipeline": []}),
+            ts(doc! {"drop": "kind"}),
+            ts(doc! {"insert": "kind_before", "documents": [{"_id": 1, "renamed": true}]}),
+            on("admin", doc! {"renameCollection": "ts.kind_before", "to": "ts.kind"}),
+            ts(doc! {"drop": "kind"}),
+        ];
+        for n in 0.. {
+            for (database, command) in &round {
+                match client.database(database).run_command(command.clone()).await {
+                    Ok(reply) if !reply.contains_key("writeErrors") => {}
+                    other => {
+                        assert!(format!("{other:?}").contains("locked"), "{other:?}");
+                        return n;
+                    }
+                }
+            }
+        }
+        0
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_name_that_changes_its_kind_while_it_is_listed_ends_as_what_it_is() {
+        let pair = Pair::start().await;
+        perform(&pair.from, &[create("load", doc! {}), insert("load", 0..50)]).await;
+        let mut changing = JoinSet::new();
+        changing.spawn(change_kind_for_ever(pair.from.clone()));
+        // Many changes come between the stream's beginning and the listing, which shows none of them but the last.
+        slow_down(&pair.from, &["listCollections", "listIndexes"], Duration::from_millis(700)).await;
+        let mut ferry = pair.ferry(&[]);
+        ferry.wait_for_phase("tailing").await;
+        speed_up(&pair.from).await;
+        ferry.cutover_and_end().await;
+        let rounds = changing.join_next().await.expect("one task").unwrap();
+        assert!(rounds > 5, "{rounds} rounds");
+        assert_equal(&pair).await;
+        pair.end().await;
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn a_series_is_selected_and_renamed_by_the_name_that_people_know() {
         let pair = prepared().await;

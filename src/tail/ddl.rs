@@ -64,7 +64,7 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
         let kind = if uuid.is_some() { CollectionKind::Collection } else { CollectionKind::View };
         let info = CollectionInfo { ns: ns.clone(), uuid, kind, options: options.clone() };
         let mut entry = Entry::new(&info, self.selection.target_of(ns), State::Complete, self.time);
-        if let Some(other) = self.catalog.named(ns) {
+        if let Some(other) = self.holder(ns) {
             if !self.listed_later() && other.entry().known_at < self.time {
                 return Err(Error::Bug(format!("`{ns}` was created while another collection had that name")));
             }
@@ -170,7 +170,7 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
         if !self.selection.takes(to) {
             return self.remove(&collection).await;
         }
-        if self.catalog.named(to).is_some() {
+        if self.holder(to).is_some() {
             return if self.listed_later() {
                 Ok(())
             } else {
