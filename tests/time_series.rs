@@ -1,4 +1,6 @@
 //! Time series, live: their buckets arrive byte for byte, whatever happens to them; and the functions in `system.js`.
+//!
+//! One long file, since all of its tests act on the same series by the same list of changes.
 
 mod real {
     use crate::support::{Ferry, Pair, run, seed, slow_down, speed_up, told};
