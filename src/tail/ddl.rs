@@ -79,7 +79,7 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
         let kind = if uuid.is_some() { CollectionKind::Collection } else { CollectionKind::View };
         let info = CollectionInfo { ns: ns.clone(), uuid, kind, options: options.clone() };
         let mut entry = Entry::new(&info, self.tail.selection.target_of(ns), State::Complete, self.time);
-        if let Some(other) = self.tail.catalog.named(ns) {
+        if let Some(other) = self.holder(ns) {
             if !self.listed_later() && other.entry().known_at < self.time {
                 return Err(Error::Bug(format!("`{ns}` was created while another collection had that name")));
             }
@@ -244,7 +244,7 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
         if !self.tail.selection.takes(to) {
             return self.remove(collection).await;
         }
-        if self.tail.catalog.named(to).is_some() {
+        if self.holder(to).is_some() {
             return if self.listed_later() {
                 Ok(())
             } else {
