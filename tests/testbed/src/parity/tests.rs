@@ -125,7 +125,7 @@ async fn every_kind_of_difference_is_found_and_equal_is_equal() {
         source.database("shop").run_command(doc! { "insert": "log", "documents": [{ "_id": n }] }).await.unwrap();
     }
     let turned = [2, 1].map(|n| doc! { "insert": "log", "documents": [{ "_id": n }] });
-    let first = Some(r#"{"$numberInt":"2"}"#.to_string());
+    let first = Some(r#"{"$numberInt":"1"}"#.to_string());
     assert_eq!(after(both, "shop", turned).await, [(Kind::ChangedOrder, first)]);
     for side in [&source, &target] {
         side.database("shop").run_command(doc! { "delete": "log", "deletes": [{ "q": {}, "limit": 0 }] }).await.unwrap();
