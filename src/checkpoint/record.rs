@@ -87,6 +87,9 @@ pub(super) fn from_entry(entry: &Entry) -> RawDocumentBuf {
         put_uuid(&mut b, "target_uuid", uuid);
     }
     b.str("kind", kind_label(entry.kind)).bool("capped", entry.capped).str("state", entry.state.label());
+    if entry.repeats {
+        b.bool("repeats", true);
+    }
     b.timestamp("known_at", entry.known_at.t, entry.known_at.i).doc("options", &entry.options);
     b.begin_array("indexes");
     for (n, spec) in entry.indexes.values().enumerate() {
@@ -113,6 +116,7 @@ pub(super) fn to_entry(doc: &RawDocument) -> Option<Entry> {
         target_uuid: uuid(doc, "target_uuid"),
         kind,
         capped: raw::get(doc, "capped")?.bool()?,
+        repeats: raw::get(doc, "repeats").and_then(|e| e.bool()).unwrap_or(false),
         state: State::parse(text(doc, "state")?)?,
         known_at: ClusterTime { t, i },
         options: document(doc, "options")?,
@@ -182,6 +186,7 @@ mod tests {
             target_uuid: Some(CollectionUuid([2; 16])),
             kind: CollectionKind::Collection,
             capped: true,
+            repeats: true,
             state: State::Copying,
             known_at: ClusterTime { t: 5, i: 6 },
             options: rawdoc! {"capped": true, "size": 4096},
@@ -191,6 +196,7 @@ mod tests {
         };
         let back = to_entry(&from_entry(&entry)).unwrap();
         assert_eq!((back.ns, back.target_uuid, back.known_at, back.indexes), (entry.ns, entry.target_uuid, entry.known_at, entry.indexes));
+        assert!(back.repeats);
         assert!(back.built.is_empty(), "what is built is found by looking");
     }
 

@@ -5,7 +5,7 @@ use crate::{
     catalog::{Collection, State},
     checkpoint::Store,
     error::{Error, Result},
-    model::{Change, ChangeEvent, ClusterTime, Ddl, Write},
+    model::{Change, ChangeEvent, ClusterTime, Ddl, Write, WriteOp, repeats_a_name},
     observe::{AppliedOp, EventOp},
     race::Reread,
     source::{EventBatch, Source},
@@ -79,6 +79,7 @@ impl<S: Source, T: Target, C: Store> Router<S, T, C> {
             Change::Write(write) => match self.route_of(&write, time)? {
                 Route::Nowhere => Passed { seq, position, place },
                 Route::Lane(collection) => {
+                    self.note_repeats(&collection, &write).await?;
                     let order = collection.order_of(&write.key);
                     self.tail.race.touch(collection.uuid(), order, time);
                     let lane = &self.lanes[order.lane(self.lanes.len())];
@@ -92,6 +93,17 @@ impl<S: Source, T: Target, C: Store> Router<S, T, C> {
             }
         };
         Ok(self.ledger.send(passed).await.ok())
+    }
+
+    /// Before a document with a repeated field name goes to the target, that is known for ever: see [`repeats_a_name`].
+    async fn note_repeats(&self, collection: &Collection, write: &Write) -> Result<()> {
+        let (WriteOp::Insert(doc) | WriteOp::Replace(doc) | WriteOp::Diff(doc)) = &write.op else { return Ok(()) };
+        if collection.entry().repeats || !repeats_a_name(doc) || !collection.note_repeats().await {
+            return Ok(());
+        }
+        let _one_at_a_time = collection.saving.lock().await;
+        let entry = collection.entry().clone();
+        self.tail.store.save_entries(&[entry]).await
     }
 
     async fn ddl(&self, change: &Ddl, time: ClusterTime) -> Result<()> {
@@ -145,7 +157,6 @@ impl<S: Source, T: Target, C: Store> Router<S, T, C> {
 }
 
 fn op_of(change: &Change) -> Option<EventOp> {
-    use crate::model::WriteOp;
     match change {
         Change::Idle => None,
         Change::Ddl(_) => Some(EventOp::Ddl),
