@@ -173,7 +173,8 @@ mod real {
     async fn pair() -> Pair {
         // Transactions may wait for the copy.
         let patient = ["--setParameter", "transactionLifetimeLimitSeconds=900"].map(String::from).to_vec();
-        let source = Options { extra_args: patient, oplog_mb: 1024, ..Options::default() };
+        // Large ones have to fit beside everything else that is not yet on disk.
+        let source = Options { extra_args: patient, oplog_mb: 1024, cache_gb: 1.0, ..Options::default() };
         Pair::with(source, Options::default()).await
     }
 
