@@ -128,6 +128,7 @@ mod real {
         drop(stage);
         let ready = ferry.wait_within(PATIENCE, "every gate to be open", |s| s["can_cut_over"] == true).await;
         let status = ready.unwrap_or_else(|status| status);
+        let metrics = ferry.metrics().await;
         let cutover = ferry.verb(&["cutover", "--yes"]).await;
         if cutover.code != 0 {
             let verified = ferry.verb(&["verify", "--output", "json"]).await.json();
@@ -140,7 +141,7 @@ mod real {
         assert_eq!(ferry.wait_exit().await, 0, "after the cutover\n{}", ferry.log());
         compare(&pair, scenarios, &mut failures).await;
         // Whatever the documents held, nothing of it is told.
-        for (place, text) in [("the log", ferry.log()), ("the status", status.to_string())] {
+        for (place, text) in [("the log", ferry.log()), ("the status", status.to_string()), ("the metrics", metrics)] {
             if let Some(line) = text.lines().find(|line| line.contains(CANARY.trim_end())) {
                 failures.entry("(all)".into()).or_default().push(format!("{place} shows what is in a document: {line}"));
             }
@@ -172,7 +173,8 @@ mod real {
     async fn pair() -> Pair {
         // Transactions may wait for the copy.
         let patient = ["--setParameter", "transactionLifetimeLimitSeconds=900"].map(String::from).to_vec();
-        let source = Options { extra_args: patient, oplog_mb: 1024, ..Options::default() };
+        // Large ones have to fit beside everything else that is not yet on disk.
+        let source = Options { extra_args: patient, oplog_mb: 1024, cache_gb: 1.0, ..Options::default() };
         Pair::with(source, Options::default()).await
     }
 

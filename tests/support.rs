@@ -177,6 +177,13 @@ impl Ferry {
         (status["phase"] != "").then_some(status)
     }
 
+    /// What `/metrics` shows.
+    pub async fn metrics(&self) -> String {
+        let url = format!("{}/metrics", self.endpoint);
+        let get = move || ureq::get(url).call().unwrap().body_mut().read_to_string().unwrap();
+        tokio::task::spawn_blocking(get).await.expect("asking does not panic")
+    }
+
     /// The status, as soon as there is one.
     pub async fn status(&mut self) -> Value {
         self.wait_for("a status", |_| true).await

@@ -12,10 +12,10 @@
 use crate::{
     catalog::Collection,
     error::{Error, Result},
-    model::ClusterTime,
+    model::{ClusterTime, raw, repeats_a_name},
     observe::Metrics,
     race::Race,
-    retry::Retry,
+    retry::{Patience, Retry},
     source::{Found, Scan, ScanRange, Source},
     target::Target,
 };
@@ -61,7 +61,7 @@ impl<S: Source, T: Target> Transfer<'_, S, T> {
         }
     }
 
-    async fn scan(&self, collection: &Collection, patience: &mut crate::retry::Patience) -> Result<()> {
+    async fn scan(&self, collection: &Collection, patience: &mut Patience) -> Result<()> {
         let (of, Some(to)) = (collection.on_source(), collection.on_target()) else { return Ok(()) };
         // Waits for the collection's lock; the time asked for behind it is that of a complete collection.
         if let Found::Gone = self.source.indexes(&of).await? {
@@ -76,6 +76,10 @@ impl<S: Source, T: Target> Transfer<'_, S, T> {
             }
             patience.restore();
             self.race.read(batch.read_at);
+            if raw::elements(&batch.documents).filter_map(|e| e.document()).any(repeats_a_name) {
+                // Saved by the caller with the collection's completion: no diff comes before that.
+                collection.note_repeats().await;
+            }
             let inserted = self.target.insert(&to, &batch.documents).await?;
             self.metrics.copied(inserted.inserted, batch.documents.as_bytes().len() as u64, inserted.already_there);
         }

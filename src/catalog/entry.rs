@@ -59,6 +59,9 @@ pub struct Entry {
     pub kind: CollectionKind,
     /// Whether it keeps insertion order.
     pub capped: bool,
+    /// Whether a document may have a field name twice, at any depth: then no diff is applied. Set by copy and tail
+    /// before the first such document goes to the target, never taken back.
+    pub repeats: bool,
     /// How far it has come.
     pub state: State,
     /// Creation, renames and drops up to this time are reflected.
@@ -86,6 +89,7 @@ impl Entry {
             target_uuid: None,
             kind: info.kind,
             capped: info.is_capped(),
+            repeats: false,
             state,
             known_at,
             read_from: known_at,

@@ -27,7 +27,8 @@ use tokio::sync::{Mutex, RwLock as Gate};
 #[derive(Debug)]
 pub struct Collection {
     entry: RwLock<Entry>,
-    /// Shared by inserts of the copy; held alone by a structural change, so that none is under way meanwhile.
+    /// Shared by inserts of the copy and batches of the tail; held alone by a structural change, so that none is under
+    /// way meanwhile.
     pub gate: Gate<()>,
     /// Held from looking at the entry until it is saved: copy and tail both save, and the later look must win.
     pub saving: Mutex<()>,
@@ -52,6 +53,13 @@ impl Collection {
     /// To change what is known. The caller saves it.
     pub fn entry_mut(&self) -> RwLockWriteGuard<'_, Entry> {
         self.entry.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that documents with a repeated field name are about to come, once no diff is under way. The caller saves
+    /// it. `false` where it is known.
+    pub async fn note_repeats(&self) -> bool {
+        let _alone = self.gate.write().await;
+        !std::mem::replace(&mut self.entry_mut().repeats, true)
     }
 
     /// Its identity on the source.

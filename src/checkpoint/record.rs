@@ -87,6 +87,9 @@ pub(super) fn from_entry(entry: &Entry) -> RawDocumentBuf {
         put_uuid(&mut b, "target_uuid", uuid);
     }
     b.str("kind", kind_label(entry.kind)).bool("capped", entry.capped).str("state", entry.state.label());
+    if entry.repeats {
+        b.bool("repeats", true);
+    }
     b.timestamp("known_at", entry.known_at.t, entry.known_at.i).timestamp("read_from", entry.read_from.t, entry.read_from.i);
     b.doc("options", &entry.options);
     b.begin_array("indexes");
@@ -114,6 +117,7 @@ pub(super) fn to_entry(doc: &RawDocument) -> Option<Entry> {
         target_uuid: uuid(doc, "target_uuid"),
         kind,
         capped: raw::get(doc, "capped")?.bool()?,
+        repeats: raw::get(doc, "repeats").and_then(|e| e.bool()).unwrap_or(false),
         state: State::parse(text(doc, "state")?)?,
         known_at: time("known_at")?,
         read_from: time("read_from")?,
@@ -184,6 +188,7 @@ mod tests {
             target_uuid: Some(CollectionUuid([2; 16])),
             kind: CollectionKind::Collection,
             capped: true,
+            repeats: true,
             state: State::Copying,
             known_at: ClusterTime { t: 5, i: 6 },
             read_from: ClusterTime { t: 7, i: 8 },
@@ -194,7 +199,7 @@ mod tests {
         };
         let back = to_entry(&from_entry(&entry)).unwrap();
         assert_eq!((back.ns, back.target_uuid, back.indexes), (entry.ns, entry.target_uuid, entry.indexes));
-        assert_eq!((back.known_at, back.read_from), (entry.known_at, entry.read_from));
+        assert_eq!((back.known_at, back.read_from, back.repeats), (entry.known_at, entry.read_from, true));
         assert!(back.built.is_empty(), "what is built is found by looking");
     }
 

@@ -13,7 +13,7 @@ pub use plan::{Planned, listed, plan, plan_late};
 pub use queue::Counts;
 
 use crate::{
-    catalog::{Catalog, State},
+    catalog::{Catalog, Collection, State},
     checkpoint::Store,
     error::Result,
     model::{CollectionUuid, Partition},
@@ -127,6 +127,12 @@ impl<S: Source, T: Target, C: Store> Copy<S, T, C> {
         self.race.end(uuid);
         self.indexes_changed.notify_one();
         Ok(())
+    }
+
+    async fn save(&self, collection: &Collection) -> Result<()> {
+        let _one_at_a_time = collection.saving.lock().await;
+        let entry = collection.entry().clone();
+        self.store.save_entries(&[entry]).await
     }
 
     fn show(&self, queue: &Queue) {

@@ -5,7 +5,7 @@ use crate::{
     catalog::Collection,
     checkpoint::{Frontier, Store},
     error::Result,
-    model::{Bound, CanonicalKey, ClusterTime, DocumentKey, Partition, bound_of, raw},
+    model::{Bound, CanonicalKey, ClusterTime, DocumentKey, Partition, bound_of, raw, repeats_a_name},
     race::{Hold, Reread},
     retry::Patience,
     source::{Found, Scan, ScanBatch, ScanRange, Source},
@@ -198,6 +198,10 @@ async fn insert<S: Source, T: Target, C: Store>(
         return Ok(Some(Confirmed { seq, last, documents: 0, bytes: 0, hold }));
     }
     copy.race.read(batch.read_at);
+    let repeating = || raw::elements(&batch.documents).filter_map(|e| e.document()).any(repeats_a_name);
+    if !collection.entry().repeats && repeating() && collection.note_repeats().await {
+        copy.save(&collection).await?;
+    }
     {
         // No structural change meanwhile: the name and identity on the target are those of now.
         let _shared = collection.gate.read().await;

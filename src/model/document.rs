@@ -2,7 +2,7 @@
 
 use super::raw::{self, Element, tag};
 use bson::{RawDocument, RawDocumentBuf};
-use std::cmp::Ordering;
+use std::{cmp::Ordering, collections::HashSet};
 use xxhash_rust::xxh3::Xxh3;
 
 /// A document key as a change event gives it: `_id`, and on a sharded collection the fields of the shard
@@ -169,6 +169,42 @@ pub fn odd_at_top(doc: &RawDocument) -> bool {
     raw::elements(doc).any(|e| e.name.first() == Some(&b'$') || (e.tag == tag::TIMESTAMP && e.value == [0; 8]))
 }
 
+/// Fields of one document that are compared with each other without hashing.
+const FEW_FIELDS: usize = 24;
+
+/// Whether a field name stands twice in one document, at any depth. A server lets them in, and is then no more to be
+/// trusted with a diff of them: it leaves out both where the source left out one, and 6.0.5 ends by an invariant when
+/// an update by a pipeline changes such a field (6.0.27 refuses that, code 7693400; RAN on both). Replacements are safe.
+#[must_use]
+pub fn repeats_a_name(doc: &RawDocument) -> bool {
+    repeats(doc, true)
+}
+
+fn repeats(doc: &RawDocument, of_fields: bool) -> bool {
+    let (mut few, mut n): ([&[u8]; FEW_FIELDS], usize) = ([&[]; FEW_FIELDS], 0);
+    let mut many: Option<HashSet<&[u8]>> = None;
+    for e in raw::elements(doc) {
+        if e.document().is_some_and(|inner| repeats(inner, e.tag == tag::DOCUMENT)) {
+            return true;
+        }
+        if !of_fields {
+            continue;
+        }
+        let new = if n < FEW_FIELDS {
+            let new = !few[..n].contains(&e.name);
+            few[n] = e.name;
+            n += 1;
+            new
+        } else {
+            many.get_or_insert_with(|| few.into()).insert(e.name)
+        };
+        if !new {
+            return true;
+        }
+    }
+    false
+}
+
 /// Whether two `_id`s are the same bytes, type included.
 #[must_use]
 pub fn same_key(a: &DocumentKey, b: &DocumentKey) -> bool {
@@ -232,6 +268,26 @@ mod tests {
                 assert_ne!(key(a.clone()), key(b.clone()), "{a:?} and {b:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_name_that_stands_twice_is_seen_at_any_depth() {
+        let doubled = |n: usize| {
+            let mut b = raw::Builder::default();
+            for i in 0..n {
+                b.i32(&format!("f{i}"), 1);
+            }
+            b.i32(&format!("f{}", n / 2), 2);
+            b.finish()
+        };
+        for n in [1, 5, FEW_FIELDS, FEW_FIELDS + 1, 3 * FEW_FIELDS] {
+            let doc = doubled(n);
+            assert!(repeats_a_name(&doc), "{n} fields");
+            assert!(repeats_a_name(&rawdoc! {"a": [1, {"b": doc}]}), "{n} fields below");
+        }
+        let wide: bson::Document = (0..200).map(|n| (format!("f{n}"), Bson::Int32(n))).collect();
+        let wide = RawDocumentBuf::try_from(&doc! {"f0": wide, "f1": [{"f0": 1}, {"f0": 1}]}).unwrap();
+        assert!(!repeats_a_name(&wide));
     }
 
     #[test]

@@ -12,7 +12,7 @@ pub mod shelf;
 mod status;
 mod time;
 
-pub use document::{CanonicalKey, DocumentKey, odd_at_top, same_key};
+pub use document::{CanonicalKey, DocumentKey, odd_at_top, repeats_a_name, same_key};
 pub(crate) use event::collated;
 pub use event::{
     Change, ChangeEvent, CollectionInfo, CollectionKind, CollectionUuid, Ddl, IndexSpec, Position, ResumeToken, Write, WriteOp,

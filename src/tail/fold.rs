@@ -27,6 +27,13 @@ impl<'a> Op<'a> {
     pub(super) fn reread(reread: &'a Reread) -> Self {
         Op::Reread(&reread.key, reread.at_least)
     }
+    /// The document read again, for what a diff would tell.
+    pub(super) fn without_diff(self) -> Self {
+        match self {
+            Op::Write(Write { op: WriteOp::Diff(_), key, .. }, time) => Op::Reread(key, time),
+            other => other,
+        }
+    }
     fn key(&self) -> &'a DocumentKey {
         match self {
             Op::Write(write, _) => &write.key,

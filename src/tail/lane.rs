@@ -7,7 +7,7 @@ use super::{
 use crate::{
     catalog::{Collection, State},
     error::{Error, Result},
-    model::{ClusterTime, CollectionUuid, DocumentKey, WriteOp},
+    model::{ClusterTime, CollectionUuid, DocumentKey, WriteOp, odd_at_top},
     observe::{AppliedOp, Metrics},
     race::Race,
     source::{Fetched, Found, Source},
@@ -76,8 +76,12 @@ impl<S: Source, T: Target> Lane<S, T> {
             };
             by_collection.entry(collection.uuid()).or_insert_with(|| (collection, Vec::new())).1.push(op);
         }
-        for (collection, ops) in by_collection.into_values() {
+        for (collection, mut ops) in by_collection.into_values() {
             self.count(&ops);
+            let _shared = collection.gate.read().await;
+            if collection.entry().repeats {
+                ops = ops.into_iter().map(Op::without_diff).collect();
+            }
             // Views hold no documents; what was dropped meanwhile needs none.
             let Some(to) = collection.on_target() else { continue };
             let in_order = collection.entry().capped;
@@ -90,6 +94,7 @@ impl<S: Source, T: Target> Lane<S, T> {
 
     async fn round(&mut self, collection: &Collection, to: &TargetCollection, round: Round<'_>) -> Result<()> {
         self.reread(collection, to, &round.rereads).await?;
+        self.make_way(collection, to, &round.statements).await?;
         let applied = self.target.apply(to, &round.statements).await?;
         let mut again: Vec<&DocumentKey> = applied.refused.iter().map(|&n| round.statements[n].key()).collect();
         if applied.diff_missed && self.is_missed(collection, &round) {
@@ -122,13 +127,24 @@ impl<S: Source, T: Target> Lane<S, T> {
             self.race.read(read_at);
             let bytes: usize = documents.iter().map(|d| d.as_bytes().len()).sum();
             self.rereads = if bytes > LARGE_ANSWER { 1 } else { (self.rereads * 2).min(MAX_REREADS) };
-            self.put(to, &asked, &documents).await?;
+            self.put(collection, to, &asked, &documents).await?;
             self.metrics.applied(AppliedOp::Reread, now.len() as u64);
         }
         Ok(())
     }
 
-    async fn put(&self, to: &TargetCollection, asked: &[DocumentKey], found: &[RawDocumentBuf]) -> Result<()> {
+    /// A document that only a pipeline can write is written as a new one where names may be repeated: the server would
+    /// make a diff of the old one and the new one.
+    async fn make_way(&self, collection: &Collection, to: &TargetCollection, statements: &[Statement<'_>]) -> Result<()> {
+        if !collection.entry().repeats {
+            return Ok(());
+        }
+        let odd = statements.iter().filter(|s| matches!(s, Statement::Insert(_, doc) | Statement::Put(_, doc) if odd_at_top(doc)));
+        let deletes: Vec<_> = odd.map(|s| Statement::Delete(s.key())).collect();
+        self.target.apply(to, &deletes).await.map(drop)
+    }
+
+    async fn put(&self, collection: &Collection, to: &TargetCollection, asked: &[DocumentKey], found: &[RawDocumentBuf]) -> Result<()> {
         let keys: Vec<DocumentKey> = found.iter().filter_map(|doc| DocumentKey::of(doc)).collect();
         // Under a collation, keys that differ may be one: a document that is asked for by one and found by the other is deleted first.
         let missing = asked.iter().filter(|key| !keys.contains(key));
@@ -137,6 +153,7 @@ impl<S: Source, T: Target> Lane<S, T> {
         let mut puts: Vec<_> = keys.iter().zip(found).map(|(key, doc)| Statement::Put(key, doc)).collect();
         // In the order of the events, which capped collections keep.
         puts.sort_by_key(|put| asked.iter().position(|key| key == put.key()));
+        self.make_way(collection, to, &puts).await?;
         let applied = self.target.apply(to, &puts).await?;
         if applied.refused.is_empty() {
             return Ok(());

@@ -8,7 +8,7 @@ use crate::{
     catalog::{Collection, State},
     checkpoint::Store,
     error::{Error, Result},
-    model::{Change, ChangeEvent, ClusterTime, Ddl, Write, WriteOp},
+    model::{Change, ChangeEvent, ClusterTime, Ddl, Write, WriteOp, repeats_a_name},
     observe::{AppliedOp, EventOp},
     race::Reread,
     source::{EventBatch, Source},
@@ -86,6 +86,7 @@ impl<S: Source, T: Target, C: Store> Router<S, T, C> {
                     if time <= self.tail.capped_read_at && collection.entry().capped && write.op.holds_document() {
                         write.op = WriteOp::Reread;
                     }
+                    self.note_repeats(&collection, &write).await?;
                     let order = collection.order_of(&write.key);
                     self.tail.race.touch(collection.uuid(), order, time);
                     let lane = &self.lanes[order.lane(self.lanes.len())];
@@ -111,6 +112,17 @@ impl<S: Source, T: Target, C: Store> Router<S, T, C> {
         self.tail.metrics.applied(AppliedOp::Ddl, 1);
         self.tail.indexes_changed.notify_one();
         Ok(())
+    }
+
+    /// Before a document with a repeated field name goes to the target, that is known for ever: see [`repeats_a_name`].
+    async fn note_repeats(&self, collection: &Collection, write: &Write) -> Result<()> {
+        let (WriteOp::Insert(doc) | WriteOp::Replace(doc) | WriteOp::Diff(doc)) = &write.op else { return Ok(()) };
+        if collection.entry().repeats || !repeats_a_name(doc) || !collection.note_repeats().await {
+            return Ok(());
+        }
+        let _one_at_a_time = collection.saving.lock().await;
+        let entry = collection.entry().clone();
+        self.tail.store.save_entries(&[entry]).await
     }
 
     fn route_of(&self, write: &Write, time: ClusterTime) -> Result<Route> {

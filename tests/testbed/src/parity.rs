@@ -1,7 +1,7 @@
 //! The independent comparison: are two clusters equal, byte for byte?
 //!
 //! Everything is read from both sides, in full: every document of every selected collection, the collections' options,
-//! their indexes. Documents are equal when their bytes are, so the order of fields and the width of numbers count.
+//! their indexes, the order of documents in capped collections. Documents are equal when their bytes are, so the order of fields and the width of numbers count.
 //! Shares no code with mongoferry's own verification.
 //!
 //! Both sides should be at rest. Under writes the answer is still true of what was read, but of no one moment. A
@@ -40,6 +40,8 @@ pub enum Kind {
     MissingDocument,
     ExtraDocument,
     ChangedDocument,
+    /// A capped collection's documents stand in another order.
+    ChangedOrder,
 }
 
 /// One difference; "missing" and "extra" are said of the target.
@@ -170,6 +172,9 @@ impl Pair<'_> {
         let read = |side: Option<&Collection>| side.filter(|collection| collection.stores_documents).is_some();
         let counts =
             if read(here) || read(there) { documents::compare(self, here, there, &mut found).await? } else { documents::Counts::default() };
+        if counts.source > 0 && here.zip(there).is_some_and(|(here, there)| here.capped && there.capped) {
+            documents::compare_order(self, &mut found).await?;
+        }
         report.namespaces.push(NamespaceReport {
             namespace: found.namespace,
             target_namespace: format!("{}.{}", self.image.0, self.image.1),

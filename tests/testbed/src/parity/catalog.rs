@@ -17,6 +17,8 @@ pub struct Collection {
     pub stores_documents: bool,
     /// Sorted by `_id` itself, without an index on it.
     pub clustered: bool,
+    /// Its documents stand in the order of their insertion.
+    pub capped: bool,
 }
 
 /// All user collections, by name.
@@ -66,6 +68,7 @@ fn collection(entry: &RawDocument) -> Result<Collection> {
     Ok(Collection {
         stores_documents: entry.get_str("type").map_err(bad)? == "collection",
         clustered: options.get("clusteredIndex").map_err(bad)?.is_some(),
+        capped: options.get_bool("capped").unwrap_or(false),
         entry: kept,
     })
 }

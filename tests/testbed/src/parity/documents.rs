@@ -5,7 +5,7 @@
 //! knowledge of how the server orders values (collations, mixed types), and memory only for how far the sides drift
 //! apart. `_id`s are paired by their bytes: an `_id` that turned from int to long counts as one missing and one extra.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use mongodb::Client;
 use mongodb::bson::{RawDocument, RawDocumentBuf, rawdoc};
@@ -59,6 +59,36 @@ pub async fn compare(pair: &Pair<'_>, here: Option<&Collection>, there: Option<&
         }
     }
     Ok(counts)
+}
+
+/// Compares the order in which both sides give their documents. Said once, at the first place where it differs.
+pub async fn compare_order(pair: &Pair<'_>, found: &mut Findings) -> Result<()> {
+    let (source, target) = tokio::try_join!(order(pair.source, pair.name), order(pair.target, pair.image))?;
+    // Where a document is missing, the order of the others is not the question.
+    let same_documents = source.len() == target.len() && source.iter().collect::<HashSet<_>>() == target.iter().collect();
+    if let Some(at) = source.iter().zip(&target).position(|(here, there)| here != there).filter(|_| same_documents) {
+        let detail = format!("the document at place {at} stands elsewhere");
+        found.add(Kind::ChangedOrder, Some(show(&source[at])), detail);
+    }
+    Ok(())
+}
+
+/// The `_id`s as they stand there.
+async fn order(client: &Client, (database, name): &Name) -> Result<Vec<Id>> {
+    let command = rawdoc! {
+        "find": name.as_str(),
+        "hint": { "$natural": 1 },
+        "projection": { "_id": 1 },
+        "readConcern": { "level": "majority" },
+    };
+    let mut ids = Vec::new();
+    let mut reader = Reader::open(client, database, name, command).await?;
+    while let Some(batch) = reader.next().await? {
+        for value in batch.doc_slices()? {
+            ids.extend(value.ok().and_then(|value| id(value.as_document()?)));
+        }
+    }
+    Ok(ids)
 }
 
 async fn open(client: &Client, (database, name): &Name, collection: Option<&Collection>) -> Result<Reader> {

@@ -120,6 +120,17 @@ async fn every_kind_of_difference_is_found_and_equal_is_equal() {
     assert_eq!(after(both, "shop", [doc! { "drop": "view" }]).await, only(Kind::MissingCollection));
     assert_eq!(after(both, "shop", [doc! { "create": "view", "viewOn": "things", "pipeline": [] }]).await, []);
 
+    // The same documents, in another order than on the source.
+    for n in [1, 2] {
+        source.database("shop").run_command(doc! { "insert": "log", "documents": [{ "_id": n }] }).await.unwrap();
+    }
+    let turned = [2, 1].map(|n| doc! { "insert": "log", "documents": [{ "_id": n }] });
+    let first = Some(r#"{"$numberInt":"1"}"#.to_string());
+    assert_eq!(after(both, "shop", turned).await, [(Kind::ChangedOrder, first)]);
+    for side in [&source, &target] {
+        side.database("shop").run_command(doc! { "delete": "log", "deletes": [{ "q": {}, "limit": 0 }] }).await.unwrap();
+    }
+
     assert_eq!(after(both, "shop", [doc! { "create": "more" }]).await, only(Kind::ExtraCollection));
     assert_eq!(after(both, "shop", [doc! { "drop": "more" }]).await, []);
     let found = after(both, "other", [doc! { "insert": "more", "documents": [{ "_id": 4 }] }]).await;
