@@ -21,8 +21,10 @@
 //! - [`mongo`]: the driver's threshold. [`source`] and [`target`]: the ports to both clusters.
 //! - [`catalog`]: which collections there are, by UUID. [`race`]: where copy and tail meet.
 //! - [`checkpoint`]: what survives a crash.
+//! - [`capped`]: collections that keep the order of insertion, copied whole.
 //! - [`copy`], [`tail`], [`indexes`], [`verify`]: the work. [`cutover`]: the saga. [`engine`]: one migration.
 
+pub mod capped;
 pub mod catalog;
 pub mod checkpoint;
 pub mod cli;

@@ -100,8 +100,8 @@ mod real {
         )
         .await;
 
-        pair.on_source("metrics", doc! {"create": "cpu", "timeseries": {"timeField": "t"}}).await;
-        refused_and_nothing_written(&pair.to, &[bad("time-series", &[], 4)]).await;
+        pair.on_source("metrics", doc! {"create": "system.buckets.cpu", "timeseries": {"timeField": "t"}, "clusteredIndex": true}).await;
+        refused_and_nothing_written(&pair.to, &[bad("buckets-alone", &[], 4)]).await;
         pair.on_source("metrics", doc! {"dropDatabase": 1}).await;
 
         pair.on_target("shop", doc! {"insert": "orders", "documents": [{"_id": 9, "precious": true}]}).await;

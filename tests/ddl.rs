@@ -2,11 +2,14 @@
 
 mod real {
     use crate::support::{Ferry, Pair, run, seed, slow_down, speed_up};
-    use bson::{Document, doc};
+    use bson::{Document, RawDocumentBuf, doc};
+    use futures_util::TryStreamExt;
     use mongodb::Client;
     use rand::{Rng, SeedableRng, rngs::StdRng};
     use std::time::Duration;
     use testbed::{DataSet, fill};
+    use tokio::time::sleep;
+    use tokio_util::sync::CancellationToken;
 
     /// A command and its database.
     type Step = (&'static str, Document);
@@ -246,24 +249,138 @@ mod real {
         hand_over(pair, ferry).await;
     }
 
+    /// Documents in the order of their insertion.
+    async fn in_order(client: &Client, coll: &str) -> Vec<RawDocumentBuf> {
+        let all = client.database("ddl").collection::<RawDocumentBuf>(coll);
+        all.find(doc! {}).hint(mongodb::options::Hint::Keys(doc! {"$natural": 1})).await.unwrap().try_collect().await.unwrap()
+    }
+
+    /// Inserts into a capped collection until told to stop, so that it rolls over again and again.
+    async fn roll_over(client: Client, coll: &'static str, stop: CancellationToken) {
+        let log = client.database("ddl").collection::<Document>(coll);
+        let mut n = 100_000;
+        while !stop.is_cancelled() {
+            let line = |n: i32| doc! {"_id": n, "line": "x".repeat(usize::try_from(n % 700).unwrap())};
+            log.insert_many((n..n + 20).map(line)).await.unwrap();
+            if n % 400 == 0 {
+                // A hole, and a document that grows where it is.
+                log.delete_one(doc! {"_id": n + 3}).await.unwrap();
+                log.update_one(doc! {"_id": n + 5}, doc! {"$set": {"changed": true}}).await.unwrap();
+            }
+            n += 20;
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     #[tokio::test(flavor = "multi_thread")]
-    async fn what_the_stream_does_not_show_halts_with_a_reason() {
+    async fn a_capped_collection_that_rolls_over_keeps_its_order() {
+        let mut rng = StdRng::seed_from_u64(seed("capped"));
         let pair = Pair::start().await;
-        perform(&pair.from, &[insert("ddl", "plain", 0..100)]).await;
+        for (coll, size, max) in [("by_size", 200_000, i64::from(i32::MAX)), ("by_count", 1 << 22, 150)] {
+            perform(&pair.from, &[on("ddl", doc! {"create": coll, "capped": true, "size": size, "max": max})]).await;
+            perform(&pair.from, &[insert("ddl", coll, 0..1_000)]).await;
+        }
+        let stop = CancellationToken::new();
+        let mut writers = tokio::task::JoinSet::new();
+        writers.spawn(roll_over(pair.from.clone(), "by_size", stop.clone()));
+        writers.spawn(roll_over(pair.from.clone(), "by_count", stop.clone()));
+        // Replays are long, so that they meet documents that have rolled over.
+        let mut ferry = pair.ferry(&["--checkpoint-interval", "3s"]);
+        for _ in 0..4 {
+            sleep(Duration::from_millis(rng.random_range(0..3_000))).await;
+            ferry.kill_9();
+            ferry.restart();
+        }
+        ferry.wait_for_phase("tailing").await;
+        sleep(Duration::from_secs(1)).await;
+        stop.cancel();
+        writers.join_all().await;
+        ferry.wait_until_caught_up(&pair.from).await;
+        ferry.cutover_and_end().await;
+        for coll in ["by_size", "by_count"] {
+            let (there, here) = (in_order(&pair.from, coll).await, in_order(&pair.to, coll).await);
+            let ids = |all: &[RawDocumentBuf]| all.iter().map(|d| d.get_i32("_id").unwrap()).collect::<Vec<_>>();
+            assert_eq!(ids(&there), ids(&here), "{coll}");
+            assert_eq!(there, here, "{coll}");
+        }
+        pair.assert_equal().await;
+        pair.end().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn documents_that_the_stream_does_not_show_are_copied() {
+        let pair = Pair::start().await;
+        let filled = ["plain", "large", "cloned"].map(|coll| insert("ddl", coll, 0..3_000));
+        perform(&pair.from, &filled).await;
+        perform(&pair.from, &[insert("other", "in", 0..20_000), insert("other", "in_capped", 0..500), insert("other", "gone", 0..50)])
+            .await;
+        perform(&pair.from, &[on("other", doc! {"createIndexes": "in", "indexes": [{"key": {"a": 1}, "name": "a"}]})]).await;
+        let mut ferry = pair.ferry(&["--include", "ddl.*"]);
+        ferry.wait_for_phase("tailing").await;
+        perform(
+            &pair.from,
+            &[
+                on("ddl", doc! {"convertToCapped": "plain", "size": 100_000}),
+                on("ddl", doc! {"convertToCapped": "large", "size": 1 << 24}),
+                insert("ddl", "large", 5_000..5_010),
+                on("ddl", doc! {"cloneCollectionAsCapped": "cloned", "toCollection": "clone", "size": 1 << 24}),
+                insert("ddl", "clone", 5_000..5_010),
+                on("other", doc! {"convertToCapped": "in_capped", "size": 50_000}),
+                rename("other.in_capped", "ddl.in_capped", false),
+                insert("ddl", "in_capped", 5_000..5_010),
+                rename("other.gone", "ddl.gone", false),
+                on("ddl", doc! {"drop": "gone"}),
+                rename("other.in", "ddl.in", false),
+                on("ddl", doc! {"update": "in", "updates": [{"q": {"b": 3}, "u": {"$set": {"seen": true}}, "multi": true}]}),
+                on("ddl", doc! {"delete": "in", "deletes": [{"q": {"b": 4}, "limit": 0}]}),
+                insert("ddl", "in", 50_000..50_100),
+            ],
+        )
+        .await;
+        ferry.kill_9();
+        ferry.restart();
+        ferry.wait_until_caught_up(&pair.from).await;
+        ferry.wait_for("everything is copied", |s| s["can_cut_over"] == true).await;
+        ferry.cutover_and_end().await;
+        for coll in ["plain", "large", "clone", "in_capped"] {
+            assert_eq!(in_order(&pair.from, coll).await, in_order(&pair.to, coll).await, "{coll}");
+        }
+        run(&pair.from, "admin", doc! {"setUserWriteBlockMode": 1, "global": false}).await;
+        run(&pair.from, "other", doc! {"dropDatabase": 1}).await;
+        pair.assert_equal().await;
+        pair.end().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_structural_change_does_not_wait_for_index_builds() {
+        let pair = Pair::start().await;
+        for coll in ["renamed", "modified", "dropped", "unindexed"] {
+            perform(&pair.from, &[insert("ddl", coll, 0..500)]).await;
+        }
         let mut ferry = pair.ferry(&[]);
         ferry.wait_for_phase("tailing").await;
-        perform(&pair.from, &[on("ddl", doc! {"convertToCapped": "plain", "size": 1 << 20})]).await;
-        let halted = ferry.wait_for("a halt", |s| s["activity"] == "halted").await;
-        let told = |field: &str| halted[field].as_str().unwrap_or_default().to_owned();
-        assert!(told("reason").contains("convertToCapped") && told("reason").contains("ddl.plain"), "{halted:#}");
-        assert!(told("remedy").contains("--restart-from-scratch"), "{halted:#}");
-        assert_eq!((&halted["exit_code"], &halted["can_cut_over"]), (&4.into(), &false.into()), "{halted:#}");
-        ferry.signal("TERM");
-        assert_eq!(ferry.wait_exit().await, 4, "{}", ferry.log());
-
-        // Nor does it go on silently after a restart; a supervisor sees the exit code.
-        ferry.restart_with(&["--on-halt", "exit"]);
-        assert_eq!(ferry.wait_exit().await, 4, "{}", ferry.log());
+        let hang = |mode: &'static str| run(&pair.to, "admin", doc! {"configureFailPoint": "hangAfterStartingIndexBuild", "mode": mode});
+        hang("alwaysOn").await;
+        for coll in ["renamed", "modified", "dropped", "unindexed"] {
+            let two = vec![doc! {"key": {"a": 1}, "name": "a"}, doc! {"key": {"b": 1}, "name": "b"}];
+            perform(&pair.from, &[index(coll, two)]).await;
+        }
+        ferry.wait_for("builds under way", |s| s["unfinished_indexes"].as_array().is_some_and(|all| all.len() == 8)).await;
+        sleep(Duration::from_secs(1)).await;
+        let changes = [
+            rename("ddl.renamed", "ddl.renamed_by_now", false),
+            modify("modified", doc! {"validator": {"a": {"$gte": 0}}}),
+            on("ddl", doc! {"drop": "dropped"}),
+            on("ddl", doc! {"dropIndexes": "unindexed", "index": "a"}),
+            index("unindexed", vec![doc! {"key": {"a": -1}, "name": "a"}]),
+        ];
+        perform(&pair.from, &changes).await;
+        // The builds that began anew hang as well; the stream goes on all the same.
+        ferry.wait_until_caught_up(&pair.from).await;
+        hang("off").await;
+        ferry.wait_for("the builds", |s| s["can_cut_over"] == true).await;
+        ferry.cutover_and_end().await;
+        pair.assert_equal().await;
         pair.end().await;
     }
 }

@@ -22,15 +22,17 @@ fn arrows() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("target", with(&["retry", "mongo"])),
         ("catalog", with(&["source", "target"])),
         ("race", with(&["catalog"])),
+        ("capped", with(&["catalog", "observe", "race", "retry", "source", "target"])),
         ("checkpoint", with(&["catalog", "mongo"])),
         ("indexes", with(&["catalog", "source", "target", "observe", "tasks"])),
-        ("tail", with(&["catalog", "checkpoint", "race", "source", "target", "observe", "tasks"])),
+        ("tail", with(&["capped", "catalog", "checkpoint", "race", "retry", "source", "target", "observe", "tasks"])),
         ("copy", with(&["catalog", "checkpoint", "race", "retry", "source", "target", "observe", "tasks"])),
         ("verify", with(&["catalog", "checkpoint", "source", "target", "observe", "retry"])),
         ("cutover", with(&["catalog", "checkpoint", "indexes", "source", "target", "observe", "tail", "verify"])),
         (
             "engine",
             with(&[
+                "capped",
                 "catalog",
                 "checkpoint",
                 "config",

@@ -375,4 +375,36 @@ mod real {
         assert_eq!(kept, doc! {"_id": "of the target"});
         pair.end().await;
     }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_index_that_cannot_be_built_stops_the_cutover_until_it_is_waived_by_name() {
+        let pair = Pair::start().await;
+        shop(&pair, 200).await;
+        let index = doc! {"key": {"refused": 1}, "name": "refused"};
+        run(&pair.from, "shop", doc! {"createIndexes": "orders", "indexes": [index]}).await;
+        // CannotCreateIndex, to whatever is built.
+        fail(&pair.to, &["createIndexes"], 67).await;
+        let mut ferry = pair.ferry(&["--include", "shop.orders"]);
+        let failed =
+            |s: &Value| s["unfinished_indexes"].as_array().is_some_and(|all| !all.is_empty() && all.iter().all(|i| i["state"] == "failed"));
+        ferry.wait_for("the failure", |s| reached(s, "tailing") && failed(s)).await;
+        speed_up(&pair.to).await;
+        let waives: Vec<String> = ferry.status().await["unfinished_indexes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|i| format!("--waive-index={}:{}", i["ns"].as_str().unwrap(), i["name"].as_str().unwrap()))
+            .collect();
+        assert!(waives.contains(&"--waive-index=shop.orders:refused".to_owned()), "{waives:?}");
+        let told = ferry.verb(&["cutover", "--yes"]).await;
+        assert!(told.code == 1 && told.stdout.contains("indexes"), "{told:?}");
+        let told = ferry.verb(&["cutover", "--yes", "--waive-index", "shop.orders:slip"]).await;
+        assert!(told.code == 1 && told.stderr.contains("shop.orders:refused") | told.stdout.contains("shop.orders:refused"), "{told:?}");
+        let all: Vec<&str> = ["cutover", "--yes"].into_iter().chain(waives.iter().map(String::as_str)).collect();
+        ferry.verb(&all).await.expect(0, "cutover");
+        assert_eq!(ferry.wait_exit().await, 0, "{}", ferry.log());
+        let names = pair.to.database("shop").collection::<Document>("orders").list_index_names().await.unwrap();
+        assert_eq!(names, ["_id_"], "the waived ones are not on the target");
+        pair.end().await;
+    }
 }

@@ -12,6 +12,8 @@ mod kill;
 mod layers;
 mod life;
 mod memory;
+mod scenarios;
 mod support;
+mod time_series;
 mod verify;
 mod versions;

@@ -25,7 +25,9 @@ mod real {
     /// A collection for each thing that will happen to one.
     async fn prepare(client: &Client) {
         fill(client, DataSet { documents: 6_000, ..DataSet::default() }).await.unwrap();
-        for coll in ["dropped", "recreated", "renamed", "over", "under", "swap_a", "swap_b", "indexed", "modified", "taken"] {
+        for coll in
+            ["dropped", "recreated", "renamed", "over", "under", "swap_a", "swap_b", "indexed", "modified", "taken", "moved", "converted"]
+        {
             run(client, "ddl", doc! {"insert": coll, "documents": documents(0..200)}).await;
         }
         let specs = [
@@ -85,6 +87,12 @@ mod real {
             ("ddl", doc! {"delete": "collated", "deletes": [{"q": {"_id": "K"}, "limit": 1}]}),
             ("ddl", doc! {"insert": "collated", "documents": [{"_id": "k", "again": true}]}),
             insert("capped", 0..300),
+            // Their documents come without events.
+            rename("ddl.moved", "ddl2.moved", false),
+            ("ddl2", doc! {"insert": "moved", "documents": documents(5_000..5_010)}),
+            ("ddl", doc! {"convertToCapped": "converted", "size": 1 << 20}),
+            ("ddl", doc! {"cloneCollectionAsCapped": "modified", "toCollection": "cloned", "size": 1 << 20}),
+            insert("converted", 5_000..5_010),
             ("gone", doc! {"dropDatabase": 1}),
             ("gone", doc! {"insert": "a", "documents": documents(9_000..9_010)}),
         ];

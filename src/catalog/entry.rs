@@ -8,6 +8,9 @@ use xxhash_rust::xxh3::xxh3_128;
 /// How far a collection has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
+    /// Its documents are to be copied, but it is not yet split into partitions. Set by the tail for what came into
+    /// the selection while it ran.
+    Wanted,
     /// Its documents are being copied. Set by the plan.
     Copying,
     /// All of it is on the target; set by the copy, or by the tail for what was created while it ran.
@@ -21,16 +24,23 @@ impl State {
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
+            State::Wanted => "wanted",
             State::Copying => "copying",
             State::Complete => "complete",
             State::Dropped => "dropped",
         }
     }
 
+    /// Whether documents of it are still to be read.
+    #[must_use]
+    pub fn is_incomplete(self) -> bool {
+        matches!(self, State::Wanted | State::Copying)
+    }
+
     /// From its label.
     #[must_use]
     pub fn parse(label: &str) -> Option<Self> {
-        [State::Copying, State::Complete, State::Dropped].into_iter().find(|s| s.label() == label)
+        [State::Wanted, State::Copying, State::Complete, State::Dropped].into_iter().find(|s| s.label() == label)
     }
 }
 
@@ -53,6 +63,8 @@ pub struct Entry {
     pub state: State,
     /// Creation, renames and drops up to this time are reflected.
     pub known_at: ClusterTime,
+    /// The copy reads what the source had at this time or later: before it, the stream did not tell all.
+    pub read_from: ClusterTime,
     /// As it was created, and modified since.
     pub options: RawDocumentBuf,
     /// Indexes as the source has them, `_id_` left out, by name.
@@ -76,6 +88,7 @@ impl Entry {
             capped: info.is_capped(),
             state,
             known_at,
+            read_from: known_at,
             options: info.options.clone(),
             indexes: BTreeMap::new(),
             built: BTreeSet::new(),

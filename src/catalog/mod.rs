@@ -4,9 +4,11 @@
 //! here, so a replay after a crash lands where the collection is *now*, and what was dropped stays dropped.
 //! A view has no UUID: it is kept under a digest of its name.
 
+mod builds;
 mod entry;
 mod reconcile;
 
+pub use builds::Builds;
 pub use entry::{Entry, State, view_uuid};
 pub use reconcile::reconcile;
 
@@ -29,6 +31,8 @@ pub struct Collection {
     pub gate: Gate<()>,
     /// Held from looking at the entry until it is saved: copy and tail both save, and the later look must win.
     pub saving: Mutex<()>,
+    /// Index builds under way on the target.
+    pub builds: Builds,
     collated: bool,
 }
 
@@ -37,7 +41,7 @@ impl Collection {
     #[must_use]
     pub fn new(entry: Entry) -> Self {
         let collated = crate::model::collated(&entry.options);
-        Self { entry: RwLock::new(entry), gate: Gate::new(()), saving: Mutex::new(()), collated }
+        Self { entry: RwLock::new(entry), gate: Gate::new(()), saving: Mutex::new(()), builds: Builds::default(), collated }
     }
 
     /// What is known of it now.
@@ -77,7 +81,13 @@ impl Collection {
     /// collection where a collation makes keys equal that differ, or where the order of insertion counts.
     #[must_use]
     pub fn order_of(&self, key: &DocumentKey) -> CanonicalKey {
-        if self.collated || self.entry().capped { CanonicalKey::ANY } else { key.canonical() }
+        if self.entry().capped { CanonicalKey::ANY } else { self.identity_of(key) }
+    }
+
+    /// The key by which changes of one document are known: one for all, where a collation makes keys equal that differ.
+    #[must_use]
+    pub fn identity_of(&self, key: &DocumentKey) -> CanonicalKey {
+        if self.collated { CanonicalKey::ANY } else { key.canonical() }
     }
 }
 

@@ -87,7 +87,8 @@ pub(super) fn from_entry(entry: &Entry) -> RawDocumentBuf {
         put_uuid(&mut b, "target_uuid", uuid);
     }
     b.str("kind", kind_label(entry.kind)).bool("capped", entry.capped).str("state", entry.state.label());
-    b.timestamp("known_at", entry.known_at.t, entry.known_at.i).doc("options", &entry.options);
+    b.timestamp("known_at", entry.known_at.t, entry.known_at.i).timestamp("read_from", entry.read_from.t, entry.read_from.i);
+    b.doc("options", &entry.options);
     b.begin_array("indexes");
     for (n, spec) in entry.indexes.values().enumerate() {
         b.doc(&n.to_string(), &spec.0);
@@ -103,7 +104,7 @@ pub(super) fn to_entry(doc: &RawDocument) -> Option<Entry> {
         "timeseries" => CollectionKind::TimeSeries,
         _ => CollectionKind::Collection,
     };
-    let (t, i) = raw::get(doc, "known_at")?.timestamp()?;
+    let time = |name| raw::get(doc, name)?.timestamp().map(|(t, i)| ClusterTime { t, i });
     let specs = raw::get(doc, "indexes")?.document()?;
     let specs = raw::elements(specs).filter_map(|e| e.document()).map(|d| IndexSpec(raw::owned(d)));
     Some(Entry {
@@ -114,7 +115,8 @@ pub(super) fn to_entry(doc: &RawDocument) -> Option<Entry> {
         kind,
         capped: raw::get(doc, "capped")?.bool()?,
         state: State::parse(text(doc, "state")?)?,
-        known_at: ClusterTime { t, i },
+        known_at: time("known_at")?,
+        read_from: time("read_from")?,
         options: document(doc, "options")?,
         indexes: specs.map(|spec| (spec.name().to_owned(), spec)).collect(),
         built: std::collections::BTreeSet::new(),
@@ -184,13 +186,15 @@ mod tests {
             capped: true,
             state: State::Copying,
             known_at: ClusterTime { t: 5, i: 6 },
+            read_from: ClusterTime { t: 7, i: 8 },
             options: rawdoc! {"capped": true, "size": 4096},
             indexes: [("a_1".to_owned(), IndexSpec(rawdoc! {"v": 2, "key": {"a": 1}, "name": "a_1", "unique": true}))].into(),
             built: ["a_1".to_owned()].into(),
             failed: std::collections::BTreeMap::new(),
         };
         let back = to_entry(&from_entry(&entry)).unwrap();
-        assert_eq!((back.ns, back.target_uuid, back.known_at, back.indexes), (entry.ns, entry.target_uuid, entry.known_at, entry.indexes));
+        assert_eq!((back.ns, back.target_uuid, back.indexes), (entry.ns, entry.target_uuid, entry.indexes));
+        assert_eq!((back.known_at, back.read_from), (entry.known_at, entry.read_from));
         assert!(back.built.is_empty(), "what is built is found by looking");
     }
 

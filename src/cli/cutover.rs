@@ -8,9 +8,9 @@ use super::{
 };
 use crate::{
     config::{Problem, duration},
-    observe::Command as Ask,
+    observe::{Command as Ask, Handover},
 };
-use clap::{Arg, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::time::Duration;
 
 const TIMEOUT: &str = "60s";
@@ -38,7 +38,12 @@ pub(super) fn cutover_command() -> Command {
     let timeout = timeout.long_help(format!(
         "Time within which it completes or is undone.\n\nWrites to the source are blocked no longer than this. From 1s to 1h.\n\nDefault: {TIMEOUT}. Environment: MONGOFERRY_TIMEOUT.\nExample: --timeout 5m"
     ));
-    let command = Command::new("cutover").about(about).long_about(long).args([yes(), stopped, timeout, dry]);
+    let waive = Arg::new("waive-index").long("waive-index").value_name("DB.COLLECTION:INDEX").action(ArgAction::Append);
+    let waive = waive.help("Hand over without this index, which could not be built; may be given more than once").long_help(
+        "Hand over without this index, which could not be built; may be given more than once.\n\n`mongoferry status` lists what is unfinished and why. The target stays without it.\n\n\
+         Example: --waive-index shop.orders:by_customer",
+    );
+    let command = Command::new("cutover").about(about).long_about(long).args([yes(), stopped, timeout, waive, dry]);
     args::with_color(args::with_output(args::with_endpoint(command)))
 }
 
@@ -51,7 +56,15 @@ pub(super) fn cutover(matches: &ArgMatches) -> Result<u8, Failure> {
     if !dry_run && !consent(matches, "cutover", "Block writes to the source and hand over to the target?")? {
         return Ok(1);
     }
-    steer::ask(matches, &Ask::Cutover { writes_stopped: matches.get_flag("writes-stopped"), timeout_seconds: timeout.as_secs(), dry_run })
+    steer::ask(
+        matches,
+        &Ask::Cutover(Handover {
+            writes_stopped: matches.get_flag("writes-stopped"),
+            timeout_seconds: timeout.as_secs(),
+            dry_run,
+            waive_indexes: matches.get_many("waive-index").into_iter().flatten().cloned().collect(),
+        }),
+    )
 }
 
 /// Help of `abort`.

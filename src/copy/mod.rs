@@ -9,7 +9,7 @@ mod plan;
 mod queue;
 
 pub use memory::Memory;
-pub use plan::{Planned, plan};
+pub use plan::{Planned, listed, plan, plan_late};
 pub use queue::Counts;
 
 use crate::{
@@ -66,7 +66,7 @@ pub struct Copy<S, T, C> {
 
 impl<S: Source, T: Target, C: Store> Copy<S, T, C> {
     /// Copies what is left of `partitions`, and returns when all of it is durable. [`Race::begin`] was called for each
-    /// collection before the tail started.
+    /// collection before any event of it was applied.
     ///
     /// # Errors
     /// The first of any partition. Progress up to it is saved.
@@ -103,7 +103,8 @@ impl<S: Source, T: Target, C: Store> Copy<S, T, C> {
     /// A collection whose last partition was done when an earlier run ended.
     async fn complete_empty(&self, queue: &Queue) -> Result<()> {
         for collection in self.catalog.living() {
-            if collection.entry().state == State::Copying && !queue.holds(collection.uuid()) {
+            let (state, capped) = (collection.entry().state, collection.entry().capped);
+            if state == State::Copying && !capped && !queue.holds(collection.uuid()) {
                 self.complete(collection.uuid()).await?;
             }
         }

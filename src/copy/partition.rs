@@ -78,20 +78,18 @@ struct Worker<'a, S, T, C> {
 
 impl<S: Source, T: Target, C: Store> Worker<'_, S, T, C> {
     async fn scan(&mut self, stop: &CancellationToken) -> Result<End> {
-        let capped = self.collection.entry().capped;
         let mut cursor = self.copy.race.hold();
-        let range = self.range(cursor.at(), capped).await?;
+        let range = self.range(cursor.at()).await?;
         let mut scan = match self.copy.source.scan(&self.collection.on_source(), range).await? {
             Found::Here(scan) => scan,
             Found::Gone => return self.gone().await,
         };
         let (mut inserts, mut frontier, mut seq) = (JoinSet::new(), Frontier::default(), 0..);
-        let depth = if capped { 1 } else { DEPTH };
         let outcome = loop {
             if stop.is_cancelled() {
                 break Ok(End::Stopped);
             }
-            if let Err(error) = self.reap(&mut inserts, &mut frontier, depth).await {
+            if let Err(error) = self.reap(&mut inserts, &mut frontier, DEPTH).await {
                 break Err(error);
             }
             let Some(room) = self.copy.memory.to_read(stop).await else { break Ok(End::Stopped) };
@@ -111,7 +109,6 @@ impl<S: Source, T: Target, C: Store> Worker<'_, S, T, C> {
                 batch,
                 hold,
                 room,
-                capped,
                 stop.clone(),
             ));
             cursor.advance(read_at);
@@ -127,11 +124,13 @@ impl<S: Source, T: Target, C: Store> Worker<'_, S, T, C> {
         Ok(end)
     }
 
-    async fn range(&self, after: ClusterTime, natural: bool) -> Result<ScanRange> {
+    async fn range(&self, held: ClusterTime) -> Result<ScanRange> {
         let estimate = self.copy.source.estimate(&self.collection.on_source()).await?;
         let mean = estimate.bytes / estimate.documents.max(1);
         let batch_documents = u32::try_from((BATCH_BYTES / mean.max(1)).clamp(1, BATCH_DOCUMENTS)).unwrap_or(1);
-        Ok(ScanRange { from: self.partition.from().cloned(), max: self.partition.max.clone(), after, batch_documents, natural })
+        let (from, max) = (self.partition.from().cloned(), self.partition.max.clone());
+        let after = held.max(self.collection.entry().read_from);
+        Ok(ScanRange { from, max, after, batch_documents, natural: false })
     }
 
     /// The collection was dropped on the source. The tail will drop it here; until it has come that far the
@@ -179,7 +178,6 @@ impl<S: Source, T: Target, C: Store> Worker<'_, S, T, C> {
 }
 
 /// Inserts a batch, has what raced read again, and answers when all of it is durable; `None` when told to stop.
-#[expect(clippy::too_many_arguments, reason = "a task owns what it works on")]
 async fn insert<S: Source, T: Target, C: Store>(
     copy: Copy<S, T, C>,
     collection: Arc<Collection>,
@@ -187,7 +185,6 @@ async fn insert<S: Source, T: Target, C: Store>(
     batch: ScanBatch,
     mut hold: Hold,
     reading: OwnedSemaphorePermit,
-    ordered: bool,
     stop: CancellationToken,
 ) -> Result<Option<Confirmed>> {
     let bytes = batch.documents.as_bytes().len();
@@ -207,7 +204,7 @@ async fn insert<S: Source, T: Target, C: Store>(
         let Some(to) = collection.on_target() else { return Ok(Some(Confirmed { seq, last, documents: 0, bytes: 0, hold })) };
         hold.inserting();
         let started = Instant::now();
-        let inserted = copy.target.insert(&to, &batch.documents, ordered).await?;
+        let inserted = copy.target.insert(&to, &batch.documents).await?;
         copy.metrics.copy_inserted(started.elapsed());
         copy.metrics.copied(inserted.inserted, bytes as u64, inserted.already_there);
     }

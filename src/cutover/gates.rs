@@ -1,6 +1,6 @@
 //! From facts to a verdict: which conditions of a cutover hold. Pure; all of them are told at once.
 
-use crate::model::{ClusterTime, Gate, Phase, UnfinishedIndex};
+use crate::model::{ClusterTime, Gate, Namespace, Phase, UnfinishedIndex};
 
 /// Lag beyond which draining would keep writers waiting.
 const MAX_LAG_SECONDS: f64 = 10.0;
@@ -22,6 +22,8 @@ pub struct Facts {
     pub applied: ClusterTime,
     /// The newest time the target may show.
     pub newest_read: ClusterTime,
+    /// Collections whose documents are still being copied.
+    pub copying: Vec<Namespace>,
     /// Wanted, but not built.
     pub unfinished: Vec<UnfinishedIndex>,
     /// Differences that the last verification left, if there was one.
@@ -53,6 +55,11 @@ pub fn gates(facts: &Facts) -> Vec<Gate> {
             } else {
                 format!("the target shows parts of the source as of {}; the tail is at {}", facts.newest_read, facts.applied)
             },
+        ),
+        gate(
+            "copied",
+            facts.copying.is_empty(),
+            facts.copying.first().map_or("all collections are copied".to_owned(), |ns| format!("`{ns}` is still being copied")),
         ),
         gate("indexes", facts.unfinished.is_empty(), indexes(&facts.unfinished)),
         // Where the oplog's ends cannot be asked for, this cannot be judged, and is no reason to stay.
@@ -107,6 +114,7 @@ mod tests {
             ("lag", Facts { lag_seconds: Some(11.0), ..ready() }),
             ("lag", Facts { lag_seconds: None, ..ready() }),
             ("consistent", Facts { newest_read: ClusterTime { t: 9, i: 1 }, ..ready() }),
+            ("copied", Facts { copying: vec![Namespace::new("a", "b")], ..ready() }),
             ("indexes", Facts { unfinished: vec![index], ..ready() }),
             ("headroom", Facts { headroom_seconds: Some(30.0), ..ready() }),
             ("parity", Facts { differences: Some(1), ..ready() }),

@@ -5,5 +5,5 @@ mod saga;
 mod step;
 
 pub use gates::{Facts, gates};
-pub use saga::{Cutover, Outcome};
+pub use saga::{Cutover, Outcome, take_back};
 pub use step::{STEPS, Step};

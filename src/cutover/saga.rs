@@ -1,4 +1,7 @@
 //! The saga: steps forward within a deadline; when one fails, everything is undone and the tail goes on.
+//!
+//! The source is what must not wait: it is given back first, whatever the target does. A target that may be
+//! sealed is [taken back](take_back) afterwards, before the tail goes on; a restart after a crash goes the same way.
 
 use super::{STEPS, Step};
 use crate::{
@@ -38,6 +41,8 @@ pub struct Cutover<S, T, C> {
     pub progress: watch::Receiver<Progress>,
     /// The operator's word that nobody writes: the source is not fenced by us.
     pub writes_stopped: bool,
+    /// Indexes that the target may do without: see [`crate::model::index_title`].
+    pub waived: Arc<[String]>,
     /// Told of each step as it begins.
     pub step: watch::Sender<Option<Step>>,
     /// How both sides are compared.
@@ -64,7 +69,24 @@ pub enum Outcome {
         reason: String,
         /// For how long writes were blocked by us.
         blocked: Option<Duration>,
+        /// Whether the target may be sealed: nothing may be applied to it before [`take_back`].
+        sealed: bool,
     },
+}
+
+/// Unseals the target of a cutover that was undone or cut short, and saves that there is none any more. May be
+/// repeated.
+///
+/// # Errors
+/// As classified.
+pub async fn take_back<T: Target, C: Store>(target: &T, store: &C, catalog: &Catalog) -> Result<()> {
+    unseal(target, catalog).await?;
+    note_undone(store).await
+}
+
+async fn note_undone<C: Store>(store: &C) -> Result<()> {
+    store.save_fenced(false).await?;
+    store.save_phase(&Phase::Tailing, &Activity::Running).await
 }
 
 /// What a saga gathers on its way.
@@ -77,6 +99,12 @@ struct Run {
     events: u64,
 }
 
+impl Run {
+    fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+}
+
 /// A step's own "no", apart from errors.
 type Verdict = std::result::Result<(), String>;
 
@@ -84,31 +112,50 @@ impl<S: Source, T: Target, C: Store> Cutover<S, T, C> {
     /// Runs to its end within `timeout`, one way or the other. Gates are judged before, by the caller.
     ///
     /// # Errors
-    /// Only where the undoing failed: the source may still be fenced. It is noted in the record, and a restart
-    /// or `abort` lifts it.
+    /// Where the undoing failed, or where it is not known whether the commit was saved: the source may still be
+    /// fenced. The record tells a restart whether to complete or to undo; `abort` lifts the fence.
     ///
     /// # Cancel safety
     /// Not to be dropped half way.
     pub async fn run(mut self, timeout: Duration) -> Result<Outcome> {
         let mut run = Run { deadline: Instant::now() + timeout, fence: ClusterTime::default(), fenced_at: None, events: 0 };
-        for (n, step) in STEPS.into_iter().enumerate() {
+        for step in STEPS {
             self.step.send_replace(Some(step));
             tracing::info!(step = step.label(), "cutover");
-            let verdict = match self.forward(step, &mut run).await {
+            let verdict = match self.within_time(step, &mut run).await {
                 Ok(verdict) => verdict,
+                // Neither done nor not done: only the record knows.
+                Err(error) if step == Step::Commit => return Err(error),
                 Err(error) => Err(error.story()),
             };
             let late = step < Step::Commit && Instant::now() > run.deadline;
             let verdict = if late { verdict.and_then(|()| Err(format!("the time of {timeout:?} is up"))) } else { verdict };
             if let Err(reason) = verdict {
-                tracing::warn!(step = step.label(), reason, "cutover undone");
-                for done in STEPS[..=n].iter().rev() {
-                    self.undo(*done).await?;
+                tracing::warn!(step = step.label(), reason, "undoing the cutover");
+                if !self.writes_stopped && step >= Step::Fence {
+                    self.source.allow_writes().await?;
                 }
-                return Ok(Outcome::Undone { step, reason, blocked: run.fenced_at.map(|at| at.elapsed()) });
+                let blocked = run.fenced_at.map(|at| at.elapsed());
+                let sealed = step >= Step::Seal;
+                if !sealed {
+                    note_undone(&self.store).await?;
+                }
+                return Ok(Outcome::Undone { step, reason, blocked, sealed });
             }
         }
         Ok(Outcome::Committed { fence: run.fence, blocked: run.fenced_at.map(|at| at.elapsed()) })
+    }
+
+    /// A step that only asks is left when time is up: what it asks may hang. The others limit themselves, for
+    /// what they have begun must not come into force behind the undoing.
+    async fn within_time(&mut self, step: Step, run: &mut Run) -> Result<Verdict> {
+        match step {
+            Step::Recheck | Step::Confirm => match tokio::time::timeout_at(run.deadline, self.forward(step, run)).await {
+                Ok(verdict) => verdict,
+                Err(_) => Ok(Err("time is up".to_owned())),
+            },
+            Step::Begin | Step::Fence | Step::Drain | Step::Seal | Step::Commit => self.forward(step, run).await,
+        }
     }
 
     async fn forward(&mut self, step: Step, run: &mut Run) -> Result<Verdict> {
@@ -119,7 +166,7 @@ impl<S: Source, T: Target, C: Store> Cutover<S, T, C> {
                 // Noted first: a crash between the two only lifts a fence that is not there.
                 self.store.save_fenced(true).await?;
                 run.fenced_at = Some(Instant::now());
-                self.source.block_writes(true).await?;
+                self.source.block_writes(run.left()).await?;
             }
             Step::Drain => {
                 let (fence, verdict) = self.drain(run.deadline).await?;
@@ -128,7 +175,7 @@ impl<S: Source, T: Target, C: Store> Cutover<S, T, C> {
                 return Ok(verdict);
             }
             Step::Recheck => return self.compare(true).await,
-            Step::Seal => drop(seal(&self.source, &self.target, &self.catalog).await?),
+            Step::Seal => drop(seal(&self.source, &self.target.within(run.left()), &self.catalog, &self.waived).await?),
             Step::Confirm => {
                 let (fence, verdict) = self.drain(run.deadline).await?;
                 run.fence = fence;
@@ -141,18 +188,6 @@ impl<S: Source, T: Target, C: Store> Cutover<S, T, C> {
             Step::Commit => self.store.save_phase(&Phase::Committed { fence: run.fence }, &Activity::Running).await?,
         }
         Ok(Ok(()))
-    }
-
-    async fn undo(&self, step: Step) -> Result<()> {
-        match step {
-            Step::Seal => unseal(&self.target, &self.catalog).await,
-            Step::Fence if !self.writes_stopped => {
-                self.source.block_writes(false).await?;
-                self.store.save_fenced(false).await
-            }
-            Step::Begin => self.store.save_phase(&Phase::Tailing, &Activity::Running).await,
-            Step::Fence | Step::Drain | Step::Recheck | Step::Confirm | Step::Commit => Ok(()),
-        }
     }
 
     /// A challenge: a note in the source's oplog, and the tail must pass it.
@@ -183,7 +218,7 @@ impl<S: Source, T: Target, C: Store> Cutover<S, T, C> {
             &self.source,
             &self.reader,
             &self.selection,
-            &verify::Settings { parked, live: true, ..self.compare.clone() },
+            &verify::Settings { parked, live: true, waived: self.waived.clone(), ..self.compare.clone() },
             &self.stop,
         )
         .await?;

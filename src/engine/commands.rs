@@ -2,10 +2,10 @@
 
 use super::job::Job;
 use crate::{
-    cutover::{Cutover, Outcome, Step, gates},
+    cutover::{Cutover, Facts, Outcome, Step, gates},
     error::{Error, Result},
-    model::{Activity, ClusterTime, Milestone, Verb, permits},
-    observe::{Answer, Command, Request},
+    model::{Activity, ClusterTime, Milestone, UnfinishedIndex, Verb, permits},
+    observe::{Answer, Command, Handover, Request},
     source::Source,
     tasks::panicked,
     verify,
@@ -81,8 +81,8 @@ impl Running {
                 self.verify(job, answer);
                 None
             }
-            Command::Cutover { writes_stopped, timeout_seconds, dry_run } => {
-                self.cutover(job, writes_stopped, Duration::from_secs(timeout_seconds), dry_run, answer).await;
+            Command::Cutover(order) => {
+                self.cutover(job, order, answer).await;
                 None
             }
             Command::Abort => Some(Done::Abort(answer)),
@@ -106,11 +106,16 @@ impl Running {
         });
     }
 
-    async fn cutover(&mut self, job: &Job, writes_stopped: bool, timeout: Duration, dry_run: bool, answer: oneshot::Sender<Answer>) {
-        let gates = gates(&job.board.facts());
+    async fn cutover(&mut self, job: &Job, order: Handover, answer: oneshot::Sender<Answer>) {
+        let mut facts = job.board.facts();
+        if let Some(no) = waive(&mut facts, &order.waive_indexes) {
+            let _ = answer.send(no);
+            return;
+        }
+        let gates = gates(&facts);
         let mut shut: Vec<String> = gates.iter().filter(|g| !g.open).map(|g| format!("{}: {}", g.name, g.why)).collect();
         match job.clusters.source.writes_blocked().await {
-            Ok(None) if !writes_stopped => {
+            Ok(None) if !order.writes_stopped => {
                 shut.push("fence: the source's server cannot block writes; stop all writers, then give `--writes-stopped`".to_owned());
             }
             Ok(_) => {}
@@ -120,7 +125,7 @@ impl Running {
             }
         }
         let details = json!({"gates": gates});
-        if !shut.is_empty() || dry_run {
+        if !shut.is_empty() || order.dry_run {
             let told = if shut.is_empty() {
                 Answer::done("every gate is open")
             } else {
@@ -142,11 +147,13 @@ impl Running {
             selection: job.config.selection.clone(),
             metrics: job.board.metrics.clone(),
             progress: job.board.progress.subscribe(),
-            writes_stopped,
+            writes_stopped: order.writes_stopped,
+            waived: order.waive_indexes.into(),
             step: self.step.clone(),
             compare: verify::Settings::new(job.clusters.retry()),
             stop: self.stop.clone(),
         };
+        let timeout = Duration::from_secs(order.timeout_seconds);
         self.tasks.spawn(async move { (answer, Ended::Cutover(saga.run(timeout).await)) });
     }
 
@@ -193,8 +200,10 @@ impl Running {
                 let details = json!({"fence": fence, "writes_blocked_seconds": blocked_seconds(blocked)});
                 Ok((Answer::done(told).with(details), Some(Done::Ended)))
             }
-            Outcome::Undone { step, reason, blocked } => {
-                job.step(Milestone::CutoverUndone).await?;
+            Outcome::Undone { step, reason, blocked, sealed } => {
+                if !sealed {
+                    job.step(Milestone::CutoverUndone).await?;
+                }
                 let mut known = job.board.known();
                 known.cutover.step = step.label().into();
                 known.cutover.last_failure = Some(reason.clone());
@@ -203,7 +212,8 @@ impl Running {
                     "the cutover was undone, the source is writable and the tail goes on: {} failed: {reason}",
                     step.label()
                 ));
-                Ok((told.with(json!({"step": step.label(), "reason": reason})), None))
+                // The work begins anew with taking a sealed target back.
+                Ok((told.with(json!({"step": step.label(), "reason": reason})), sealed.then_some(Done::Again)))
             }
         }
     }
@@ -232,7 +242,7 @@ pub(super) async fn ask_idle(job: &Job, request: Request) -> Result<Option<Done>
             Ok(Some(Done::Again))
         }
         Command::Abort => Ok(Some(Done::Abort(answer))),
-        Command::Pause { .. } | Command::Verify | Command::Cutover { .. } => {
+        Command::Pause { .. } | Command::Verify | Command::Cutover(_) => {
             let _ = answer.send(Answer::no("it is not running"));
             Ok(None)
         }
@@ -246,8 +256,8 @@ fn refused(job: &Job, command: &Command) -> Option<Answer> {
         Command::Resume => Verb::Resume,
         Command::Verify => Verb::Verify,
         // A dry run may be asked for at any time: it tells what is missing.
-        Command::Cutover { dry_run: true, .. } => return None,
-        Command::Cutover { .. } => Verb::Cutover,
+        Command::Cutover(order) if order.dry_run => return None,
+        Command::Cutover(_) => Verb::Cutover,
         Command::Abort => Verb::Abort,
     };
     let (phase, activity) = (job.board.phase(), job.board.activity());
@@ -263,11 +273,26 @@ fn refused(job: &Job, command: &Command) -> Option<Answer> {
     Some(no)
 }
 
+/// Takes the waived indexes out of what is judged. A name that is none of them is most likely a slip: it is told.
+fn waive(facts: &mut Facts, waived: &[String]) -> Option<Answer> {
+    let unfinished: Vec<String> = facts.unfinished.iter().map(UnfinishedIndex::title).collect();
+    if let Some(unknown) = waived.iter().find(|name| !unfinished.contains(*name)) {
+        let mut no = Answer::no(format!("`{unknown}` is no unfinished index, so there is nothing to waive"));
+        no.hint = Some(match unfinished.as_slice() {
+            [] => "all indexes are built: leave `--waive-index` out".to_owned(),
+            some => format!("these are unfinished: {}", some.join(", ")),
+        });
+        return Some(no);
+    }
+    facts.unfinished.retain(|index| !waived.contains(&index.title()));
+    None
+}
+
 /// Gives the migration up: the source is writable, the metadata is gone; the target's namespaces stay.
 pub(super) async fn abort(job: &Job, answer: oneshot::Sender<Answer>) {
     let given_up = async {
         if job.store.load().await?.is_some_and(|record| record.fenced) {
-            job.clusters.source.block_writes(false).await?;
+            job.clusters.source.allow_writes().await?;
         }
         job.store.wipe().await
     };

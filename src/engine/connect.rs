@@ -61,7 +61,7 @@ impl Clusters {
 
     /// The same, giving up soon: for the questions of the start, whose answer somebody is waiting for.
     pub(super) fn hasty(&self, deadline: std::time::Duration) -> Self {
-        self.with(|cluster| cluster.with_retry(cluster.retry().within(deadline.min(cluster.retry().deadline()))))
+        self.with(|cluster| cluster.within(deadline))
     }
 
     /// The policy of the source's calls, for readers that open themselves again.

@@ -80,7 +80,7 @@ impl Job {
     /// One stretch of work: until it fails, is paused, committed, or the lease is in doubt.
     async fn work(&mut self, requests: &mut mpsc::Receiver<Request>, stop: &CancellationToken) -> Result<Turn> {
         let session = stop.child_token();
-        let (copied_at, mut copied) = mpsc::channel(1);
+        let (reach, mut reached) = mpsc::channel(1);
         let mut work: JoinSet<Result<()>> = JoinSet::new();
         let doing = Work {
             config: self.config.clone(),
@@ -88,7 +88,7 @@ impl Job {
             store: self.store.clone(),
             board: self.board.clone(),
         };
-        work.spawn(doing.run(self.start(), copied_at, session.clone()));
+        work.spawn(doing.run(self.start(), reach, session.clone()));
         let mut running = Running::new(self, session.clone());
         let mut progress = self.board.progress.subscribe();
         let ended = loop {
@@ -105,7 +105,7 @@ impl Job {
                     let error = ended.unwrap_or(Ok(Ok(()))).unwrap_or_else(|e| Err(panicked(&e))).err();
                     break Err(error.unwrap_or_else(|| Error::Bug("the work ended by itself".into())));
                 }
-                Some(at) = copied.recv() => if let Err(error) = self.step(Milestone::CopyFinished(at)).await { break Err(error) },
+                Some(milestone) = reached.recv() => if let Err(error) = self.step(milestone).await { break Err(error) },
                 Ok(()) = progress.changed() => {
                     let applied = progress.borrow_and_update().applied;
                     if let Err(error) = self.step(Milestone::Applied(applied)).await { break Err(error) }

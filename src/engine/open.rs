@@ -13,7 +13,6 @@ use crate::{
     config::Config,
     copy::{Counts, plan},
     error::{Error, Result},
-    indexes::unseal,
     model::{Activity, ClusterTime, CutoverStatus, Fingerprint, Milestone, Phase, Status},
     observe::Metrics,
     source::{Estimate, Source},
@@ -55,7 +54,7 @@ pub(super) async fn open(
         None => opening.begin(fingerprint, &inspected.occupied).await?,
     };
     let lease = Keeper::start(store.clone(), metrics.clone());
-    opening.undo_cutover(&mut record).await?;
+    opening.give_source_back(&mut record).await?;
     if record.phase == Phase::Planned {
         opening.plan(&mut record).await?;
     }
@@ -100,26 +99,18 @@ impl Opening<'_> {
         let Some(former) = self.store.load().await? else { return Ok(()) };
         self.store.take().await?;
         if former.fenced && !matches!(former.phase, Phase::Committed { .. }) {
-            self.clusters.source.block_writes(false).await?;
+            self.clusters.source.allow_writes().await?;
         }
         self.store.wipe().await
     }
 
-    /// A cutover that a crash cut short is undone: the source is never left fenced.
-    async fn undo_cutover(&self, record: &mut Record) -> Result<()> {
-        if record.phase == Phase::CuttingOver {
-            tracing::warn!("undoing a cutover that was cut short");
-            let catalog = Catalog::new(self.store.entries().await?, record.listed_until);
-            unseal(&self.clusters.target, &catalog).await?;
-        }
+    /// A cutover that a crash cut short: the source is never left fenced. The target is taken back by the work.
+    async fn give_source_back(&self, record: &mut Record) -> Result<()> {
         if record.fenced && !matches!(record.phase, Phase::Committed { .. }) {
-            self.clusters.source.block_writes(false).await?;
+            tracing::warn!("undoing a cutover that was cut short");
+            self.clusters.source.allow_writes().await?;
             self.store.save_fenced(false).await?;
             record.fenced = false;
-        }
-        if record.phase == Phase::CuttingOver {
-            record.phase = Phase::Tailing;
-            self.store.save_phase(&record.phase, &record.activity).await?;
         }
         Ok(())
     }

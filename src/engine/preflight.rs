@@ -4,6 +4,7 @@ use super::{board::START_DEADLINE, connect::Clusters, privileges};
 use crate::{
     checkpoint::{MongoStore, Record},
     config::Config,
+    copy,
     error::{Error, Result},
     model::{CollectionInfo, CollectionKind, Fingerprint, Namespace, Phase, Side, raw},
     mongo::{Cluster, Topology},
@@ -153,12 +154,8 @@ impl Inspected {
     async fn privileges(&mut self, cluster: &Cluster) -> Result<()> {
         let side = cluster.side();
         self.finding(Level::Ok, format!("the {side} is a replica set and answers"), None);
-        if let Some((actions, command)) = privileges::missing(cluster).await? {
-            return Err(Error::UnfitCluster {
-                side,
-                problem: format!("does not allow its user: {}", actions.join(", ")),
-                hint: format!("grant it in mongosh: {command}"),
-            });
+        if let Some(missing) = privileges::missing(cluster).await? {
+            return Err(not_allowed(side, missing));
         }
         self.finding(Level::Ok, format!("the user of the {side} has the privileges"), None);
         Ok(())
@@ -172,7 +169,7 @@ impl Inspected {
             self.finding(
                 Level::Warning,
                 "the source's change streams show documents, drops and renames only: other changes of structure are found by looking at its catalog every second",
-                Some("avoid `convertToCapped`, `cloneCollectionAsCapped` and renames across databases until the cutover: their documents are in no stream, and halt the migration"),
+                None,
             );
         }
         self.watched = !expanded;
@@ -225,7 +222,7 @@ impl Inspected {
     }
 
     async fn namespaces(&mut self, config: &Config, clusters: &Clusters) -> Result<()> {
-        let listed = clusters.source.collections().await?;
+        let listed = copy::listed(&clusters.source, &config.selection).await?;
         let existing: Vec<Namespace> = listed.iter().map(|c| c.ns.clone()).collect();
         if self.record.is_none()
             && let Some(unknown) = config.selection.unknown(&existing).into_iter().next()
@@ -235,13 +232,11 @@ impl Inspected {
                 .map_or("`mongoferry check` without filters lists what there is".to_owned(), |n| format!("did you mean `{n}`?"));
             return Err(Error::BadConfig { field: unknown.written, problem: "matches nothing on the source".into(), hint: Some(nearest) });
         }
-        let selected: Vec<&CollectionInfo> = listed.iter().filter(|c| config.selection.takes(&c.ns)).collect();
-        if let Some(series) = selected.iter().find(|c| c.kind == CollectionKind::TimeSeries) {
-            return Err(Error::Unsupported {
-                what: "a time-series collection".into(),
-                ns: Some(series.ns.to_string()),
-                hint: "this version does not replicate time series: exclude it with `--exclude`".into(),
-            });
+        let selected: Vec<CollectionInfo> = listed.into_iter().filter(|c| config.selection.takes(&c.ns)).collect();
+        for cluster in [clusters.source.cluster(), clusters.target.cluster()] {
+            if let Some(missing) = privileges::missing_for(cluster, &selected).await? {
+                return Err(not_allowed(cluster.side(), missing));
+            }
         }
         if self.watched {
             fit_for_watching(clusters, &selected).await?;
@@ -261,7 +256,11 @@ impl Inspected {
         if self.record.is_none() && !self.occupied.is_empty() && !config.drop_target_namespaces {
             return Err(Error::TargetNotEmpty { namespaces: self.occupied.iter().map(ToString::to_string).collect() });
         }
-        self.finding(Level::Ok, format!("{} collections and views are selected", selected.len()), None);
+        self.finding(
+            Level::Ok,
+            format!("{} collections and views are selected", selected.iter().filter(|c| !c.ns.is_buckets()).count()),
+            None,
+        );
         Ok(())
     }
 
@@ -299,10 +298,14 @@ impl Inspected {
 }
 
 /// What sources before 6.0 may hold that a watch does not see changes of, or that later servers no longer have.
-async fn fit_for_watching(clusters: &Clusters, selected: &[&CollectionInfo]) -> Result<()> {
+async fn fit_for_watching(clusters: &Clusters, selected: &[CollectionInfo]) -> Result<()> {
     let refused =
         |what: &str, ns: &Namespace, hint: &str| Error::Unsupported { what: what.into(), ns: Some(ns.to_string()), hint: hint.into() };
     for info in selected {
+        if info.kind == CollectionKind::TimeSeries || info.ns.is_buckets() {
+            let hint = "the change streams of servers before 6.0 do not show it: exclude it with `--exclude`";
+            return Err(refused("a time-series collection", &info.ns, hint));
+        }
         if info.ns.coll() == "system.js" {
             let hint =
                 "the change streams of servers before 6.0 do not show it: exclude it with `--exclude`, and copy it by hand at the cutover";
@@ -321,6 +324,14 @@ async fn fit_for_watching(clusters: &Clusters, selected: &[&CollectionInfo]) -> 
         }
     }
     Ok(())
+}
+
+fn not_allowed(side: Side, (actions, command): privileges::Missing) -> Error {
+    Error::UnfitCluster {
+        side,
+        problem: format!("does not allow its user: {}", actions.join(", ")),
+        hint: format!("grant it in mongosh: {command}"),
+    }
 }
 
 /// Refuses everything that is none.

@@ -3,47 +3,108 @@
 //! Asked from `connectionStatus`, which tells everybody their own privileges. The roles that hold each action
 //! were read off 6.0.5 (`rolesInfo` with `showPrivileges`).
 
-use crate::{error::Result, model::Side, mongo::Cluster};
+use crate::{
+    error::Result,
+    model::{CollectionInfo, Namespace, Side},
+    mongo::Cluster,
+};
 use bson::{Bson, Document, doc};
 use std::collections::BTreeSet;
+
+/// What an action is allowed on. Each is a resource of its own: who may read all databases, may not read these two by that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum On {
+    Cluster,
+    Databases,
+    /// `system.buckets.*` of all databases.
+    Buckets,
+    /// `system.js` of all databases.
+    Functions,
+}
 
 /// An action we need, and the built-in role by which it is granted.
 struct Need {
     action: &'static str,
-    /// Whether it is of the cluster rather than of databases.
-    cluster: bool,
+    on: On,
     role: &'static str,
 }
 
-const fn need(action: &'static str, cluster: bool, role: &'static str) -> Need {
-    Need { action, cluster, role }
+const fn need(action: &'static str, on: On, role: &'static str) -> Need {
+    Need { action, on, role }
 }
 
 const SOURCE: [Need; 7] = [
-    need("find", false, "readAnyDatabase"),
-    need("changeStream", false, "readAnyDatabase"),
-    need("listCollections", false, "readAnyDatabase"),
-    need("listDatabases", true, "readAnyDatabase"),
-    need("replSetGetConfig", true, "clusterMonitor"),
-    need("serverStatus", true, "clusterMonitor"),
-    need("appendOplogNote", true, "backup"),
+    need("find", On::Databases, "readAnyDatabase"),
+    need("changeStream", On::Databases, "readAnyDatabase"),
+    need("listCollections", On::Databases, "readAnyDatabase"),
+    need("listDatabases", On::Cluster, "readAnyDatabase"),
+    need("replSetGetConfig", On::Cluster, "clusterMonitor"),
+    need("serverStatus", On::Cluster, "clusterMonitor"),
+    need("appendOplogNote", On::Cluster, "backup"),
 ];
 
 const TARGET: [Need; 9] = [
-    need("find", false, "readWriteAnyDatabase"),
-    need("insert", false, "readWriteAnyDatabase"),
-    need("update", false, "readWriteAnyDatabase"),
-    need("remove", false, "readWriteAnyDatabase"),
-    need("createIndex", false, "readWriteAnyDatabase"),
-    need("listDatabases", true, "readWriteAnyDatabase"),
-    need("collMod", false, "dbAdminAnyDatabase"),
-    need("bypassDocumentValidation", false, "dbAdminAnyDatabase"),
-    need("replSetGetConfig", true, "clusterMonitor"),
+    need("find", On::Databases, "readWriteAnyDatabase"),
+    need("insert", On::Databases, "readWriteAnyDatabase"),
+    need("update", On::Databases, "readWriteAnyDatabase"),
+    need("remove", On::Databases, "readWriteAnyDatabase"),
+    need("createIndex", On::Databases, "readWriteAnyDatabase"),
+    need("listDatabases", On::Cluster, "readWriteAnyDatabase"),
+    need("collMod", On::Databases, "dbAdminAnyDatabase"),
+    need("bypassDocumentValidation", On::Databases, "dbAdminAnyDatabase"),
+    need("replSetGetConfig", On::Cluster, "clusterMonitor"),
 ];
 
-/// What is missing: the actions, and the command that grants them. `None` where nothing is, or where the
-/// cluster runs without access control.
-pub(super) async fn missing(cluster: &Cluster) -> Result<Option<(Vec<&'static str>, String)>> {
+/// For time series and for `system.js`, where such are selected. The built-in roles have them with the others (RAN on 6.0.5 and 6.0.27).
+const SOURCE_SYSTEM: [Need; 4] = [
+    need("find", On::Buckets, "readAnyDatabase"),
+    need("listIndexes", On::Buckets, "readAnyDatabase"),
+    need("find", On::Functions, "readAnyDatabase"),
+    need("listIndexes", On::Functions, "readAnyDatabase"),
+];
+
+const TARGET_SYSTEM: [Need; 12] = [
+    need("find", On::Buckets, "readWriteAnyDatabase"),
+    need("insert", On::Buckets, "readWriteAnyDatabase"),
+    need("update", On::Buckets, "readWriteAnyDatabase"),
+    need("remove", On::Buckets, "readWriteAnyDatabase"),
+    need("createIndex", On::Buckets, "readWriteAnyDatabase"),
+    need("collMod", On::Buckets, "dbAdminAnyDatabase"),
+    need("bypassDocumentValidation", On::Buckets, "dbAdminAnyDatabase"),
+    need("find", On::Functions, "readWriteAnyDatabase"),
+    need("insert", On::Functions, "readWriteAnyDatabase"),
+    need("update", On::Functions, "readWriteAnyDatabase"),
+    need("remove", On::Functions, "readWriteAnyDatabase"),
+    // A `system.js` is dropped by another name.
+    need("renameCollectionSameDB", On::Functions, "readWriteAnyDatabase"),
+];
+
+/// What is missing for every migration. `None` where nothing is, or where the cluster runs without access control.
+pub(super) async fn missing(cluster: &Cluster) -> Result<Option<Missing>> {
+    let needs: &[Need] = match cluster.side() {
+        Side::Source => &SOURCE,
+        Side::Target => &TARGET,
+    };
+    lacking(cluster, needs.iter().collect()).await
+}
+
+/// What is missing besides, for these: time series and functions are resources of their own.
+pub(super) async fn missing_for(cluster: &Cluster, selected: &[CollectionInfo]) -> Result<Option<Missing>> {
+    let needs: &[Need] = match cluster.side() {
+        Side::Source => &SOURCE_SYSTEM,
+        Side::Target => &TARGET_SYSTEM,
+    };
+    let any = |of: fn(&Namespace) -> bool| selected.iter().any(|c| of(&c.ns));
+    let (buckets, functions) = (any(Namespace::is_buckets), any(Namespace::is_functions));
+    let wanted = |on: On| (on == On::Buckets && buckets) || (on == On::Functions && functions);
+    let needs: Vec<&Need> = needs.iter().filter(|need| wanted(need.on)).collect();
+    if needs.is_empty() { Ok(None) } else { lacking(cluster, needs).await }
+}
+
+/// The actions that are missing, and the command that grants them.
+pub(super) type Missing = (Vec<String>, String);
+
+async fn lacking(cluster: &Cluster, needs: Vec<&Need>) -> Result<Option<Missing>> {
     let status = cluster.run("admin", "asking for our privileges", &doc! {"connectionStatus": 1, "showPrivileges": true}).await?;
     let Ok(auth) = status.get_document("authInfo") else { return Ok(None) };
     let Some(user) = auth.get_array("authenticatedUsers").ok().and_then(|users| users.first()).and_then(Bson::as_document) else {
@@ -51,11 +112,7 @@ pub(super) async fn missing(cluster: &Cluster) -> Result<Option<(Vec<&'static st
     };
     let held = auth.get_array("authenticatedUserPrivileges").map(Vec::as_slice).unwrap_or_default();
     let held: Vec<&Document> = held.iter().filter_map(Bson::as_document).collect();
-    let needs: &[Need] = match cluster.side() {
-        Side::Source => &SOURCE,
-        Side::Target => &TARGET,
-    };
-    let lacking: Vec<&Need> = needs.iter().filter(|need| !held.iter().any(|p| grants(p, need))).collect();
+    let lacking: Vec<&Need> = needs.into_iter().filter(|need| !held.iter().any(|p| grants(p, need))).collect();
     if lacking.is_empty() {
         return Ok(None);
     }
@@ -64,14 +121,30 @@ pub(super) async fn missing(cluster: &Cluster) -> Result<Option<(Vec<&'static st
     let (name, db) = (user.get_str("user").unwrap_or("USER"), user.get_str("db").unwrap_or("admin"));
     let command =
         format!("db.getSiblingDB(\"{db}\").grantRolesToUser(\"{name}\", [{}].map(role => ({{role, db: \"admin\"}})))", roles.join(", "));
-    Ok(Some((lacking.iter().map(|need| need.action).collect(), command)))
+    Ok(Some((lacking.iter().map(|need| need.told()).collect(), command)))
+}
+
+impl Need {
+    fn told(&self) -> String {
+        match self.on {
+            On::Cluster | On::Databases => self.action.to_owned(),
+            On::Buckets => format!("{} on system.buckets.*", self.action),
+            On::Functions => format!("{} on system.js", self.action),
+        }
+    }
 }
 
 fn grants(privilege: &Document, need: &Need) -> bool {
     let Ok(resource) = privilege.get_document("resource") else { return false };
     let everything = resource.get_bool("anyResource").unwrap_or(false);
-    let all_databases = resource.get_str("db").is_ok_and(str::is_empty) && resource.get_str("collection").is_ok_and(str::is_empty);
-    let covered = if need.cluster { resource.get_bool("cluster").unwrap_or(false) } else { all_databases };
+    let is = |field: &str, value: &str| resource.get_str(field).is_ok_and(|v| v == value);
+    let covered = match need.on {
+        On::Cluster => resource.get_bool("cluster").unwrap_or(false),
+        On::Databases => is("db", "") && is("collection", ""),
+        // Without a database it means all of them; the built-in roles have it so.
+        On::Buckets => is("system_buckets", "") && resource.get_str("db").is_ok_and(str::is_empty) == resource.contains_key("db"),
+        On::Functions => is("db", "") && is("collection", "system.js"),
+    };
     (everything || covered) && privilege.get_array("actions").is_ok_and(|actions| actions.iter().any(|a| a.as_str() == Some(need.action)))
 }
 
@@ -81,10 +154,22 @@ mod tests {
 
     #[test]
     fn a_database_action_must_hold_for_all_databases() {
-        let need = need("find", false, "readAnyDatabase");
+        let need = need("find", On::Databases, "readAnyDatabase");
         assert!(grants(&doc! {"resource": {"db": "", "collection": ""}, "actions": ["find"]}, &need));
         assert!(grants(&doc! {"resource": {"anyResource": true}, "actions": ["find"]}, &need));
         assert!(!grants(&doc! {"resource": {"db": "shop", "collection": ""}, "actions": ["find"]}, &need));
         assert!(!grants(&doc! {"resource": {"cluster": true}, "actions": ["find"]}, &need));
+    }
+
+    #[test]
+    fn buckets_and_functions_are_resources_of_their_own() {
+        let (buckets, functions) = (need("find", On::Buckets, "readAnyDatabase"), need("find", On::Functions, "readAnyDatabase"));
+        let all = doc! {"resource": {"db": "", "collection": ""}, "actions": ["find"]};
+        assert!(!grants(&all, &buckets) && !grants(&all, &functions));
+        assert!(grants(&doc! {"resource": {"system_buckets": ""}, "actions": ["find"]}, &buckets));
+        assert!(grants(&doc! {"resource": {"db": "", "system_buckets": ""}, "actions": ["find"]}, &buckets));
+        assert!(!grants(&doc! {"resource": {"db": "shop", "system_buckets": ""}, "actions": ["find"]}, &buckets));
+        assert!(grants(&doc! {"resource": {"db": "", "collection": "system.js"}, "actions": ["find"]}, &functions));
+        assert!(grants(&doc! {"resource": {"anyResource": true}, "actions": ["find"]}, &functions));
     }
 }

@@ -2,19 +2,22 @@
 
 use super::{board::Board, connect::Clusters};
 use crate::{
+    capped::Transfer,
     catalog::{Collection, Entry, State, reconcile},
     checkpoint::{MongoStore, Store},
     config::Config,
-    copy::{Copy, Memory},
-    error::{Error, Result},
+    copy::{Copy, Memory, plan_late},
+    cutover::take_back,
+    error::Result,
     indexes::Builder,
-    model::{ClusterTime, CollectionInfo, Partition, Phase, Position},
+    model::{ClusterTime, CollectionInfo, Milestone, Phase, Position},
     race::Reread,
     source::{
         Source, StartAt,
-        mongo::{Known, Living},
+        mongo::{Known, Living, MongoSource},
     },
     tail::{Room, Tail},
+    target::mongo::MongoTarget,
     tasks::first_error,
 };
 use std::sync::Arc;
@@ -30,6 +33,13 @@ const REREAD_QUEUE: usize = 1_024;
 const COPY_SHARE: f64 = 0.5;
 const TAIL_SHARE: f64 = 0.25;
 
+/// What the tail rings: the index builder is to look again, the copy is to look again.
+#[derive(Debug, Default)]
+struct Bells {
+    indexes_changed: Arc<Notify>,
+    copy_wanted: Arc<Notify>,
+}
+
 /// What a start needs.
 #[derive(Debug, Clone)]
 pub(super) struct Work {
@@ -40,9 +50,13 @@ pub(super) struct Work {
 }
 
 impl Work {
-    /// Runs until `stop` fires or something fails; tells `copied` when the copy is complete.
-    pub(super) async fn run(self, from: StartAt, copied: mpsc::Sender<ClusterTime>, stop: CancellationToken) -> Result<()> {
+    /// Runs until `stop` fires or something fails; tells what it has reached.
+    pub(super) async fn run(self, from: StartAt, reached: mpsc::Sender<Milestone>, stop: CancellationToken) -> Result<()> {
         let stop = stop.child_token();
+        if self.board.phase() == Phase::CuttingOver {
+            take_back(&self.clusters.target, &self.store, &self.board.catalog).await?;
+            let _ = reached.send(Milestone::CutoverUndone).await;
+        }
         let start = match &from {
             StartAt::Time(time) | StartAt::After(Position { time, .. }) => *time,
         };
@@ -53,20 +67,35 @@ impl Work {
         board.race.read(now);
         self.reconcile(now).await?;
         // Before the tail's first event: what it touches unnoticed could not be read again.
-        for collection in board.catalog.living().iter().filter(|c| c.entry().state == State::Copying) {
+        for collection in board.catalog.living().iter().filter(|c| c.entry().state.is_incomplete()) {
             board.race.begin(collection.uuid());
         }
-        let changed = Arc::new(Notify::new());
+        let capped_read_at = self.copy_capped(&stop).await?;
+        let bells = Bells::default();
         let (rereads, asked) = mpsc::channel(REREAD_QUEUE);
         let mut tasks: JoinSet<Result<()>> = JoinSet::new();
-        tasks.spawn(self.tail(&changed).run(from, asked, board.progress.clone(), stop.clone()));
-        let builder = self.builder(&changed);
-        if matches!(board.phase(), Phase::Copying { .. }) {
-            let partitions = self.store.partitions().await?;
-            tasks.spawn(self.clone().copy(partitions, builder.clone(), rereads, changed, copied, stop.clone()));
-        }
+        tasks.spawn(self.tail(&bells, capped_read_at).run(from, asked, board.progress.clone(), stop.clone()));
+        let builder = self.builder(&bells);
+        tasks.spawn(self.clone().copy(builder.clone(), rereads, bells, reached, stop.clone()));
         tasks.spawn(builder.run(stop.clone()));
         first_error(tasks, &stop).await
+    }
+
+    /// Capped collections, before the tail. Gives a source time as late as anything that they show.
+    async fn copy_capped(&self, stop: &CancellationToken) -> Result<ClusterTime> {
+        let (source, target, retry) = (&self.clusters.source, &self.clusters.target, &self.clusters.retry());
+        let Board { race, metrics, .. } = &self.board;
+        for collection in self.board.catalog.living() {
+            let (state, capped) = (collection.entry().state, collection.entry().capped);
+            if capped && state.is_incomplete() {
+                Transfer { source, target, race, metrics, retry, stop }.run(&collection).await?;
+                collection.entry_mut().state = State::Complete;
+                race.end(collection.uuid());
+                let entry = collection.entry().clone();
+                self.store.save_entries(&[entry]).await?;
+            }
+        }
+        source.operation_time().await
     }
 
     /// See [`reconcile`]: after a crash, or after a change that failed half way.
@@ -79,49 +108,64 @@ impl Work {
         Ok(())
     }
 
+    /// Copies what is not complete, and goes on with whatever comes into the selection later.
     async fn copy(
         self,
-        partitions: Vec<Partition>,
-        builder: Builder<crate::target::mongo::MongoTarget>,
+        builder: Builder<MongoTarget>,
         rereads: mpsc::Sender<Reread>,
-        changed: Arc<Notify>,
-        copied: mpsc::Sender<ClusterTime>,
+        bells: Bells,
+        reached: mpsc::Sender<Milestone>,
         stop: CancellationToken,
     ) -> Result<()> {
         if self.config.copy.indexes_before_data {
             builder.look().await?;
-            for collection in self.board.catalog.living().into_iter().filter(|c| c.entry().state == State::Copying) {
-                builder.build(&collection).await?;
-            }
         }
         let board = &self.board;
-        let copy = Copy {
-            source: self.clusters.source.clone(),
-            target: self.clusters.target.clone(),
-            store: self.store.clone(),
-            catalog: board.catalog.clone(),
-            race: board.race.clone(),
-            metrics: board.metrics.clone(),
-            indexes_changed: changed,
-            partitions: self.config.copy.partitions,
-            writers: Arc::new(Semaphore::new(self.config.copy.writers)),
-            memory: Memory::new(self.share(COPY_SHARE)),
-            counts: board.partitions.clone(),
-            retry: self.clusters.retry(),
-            rereads,
-        };
-        copy.run(partitions, stop.clone()).await?;
-        let done = board.catalog.living().iter().all(|c| c.entry().state != State::Copying);
-        if done && !stop.is_cancelled() {
-            // The job may have gone; it will find the same on the next start.
-            let _ = copied.send(board.race.newest_read()).await;
-        } else if !stop.is_cancelled() {
-            return Err(Error::Bug("the copy ended and left a collection behind".into()));
+        let incomplete = || board.catalog.living().into_iter().filter(|c| c.entry().state.is_incomplete() && !c.entry().capped);
+        let mut told = false;
+        while !stop.is_cancelled() {
+            for collection in incomplete() {
+                if collection.entry().state == State::Wanted {
+                    plan_late(&self.clusters.source, &self.store, &collection, self.config.copy.partition_bytes).await?;
+                }
+                if self.config.copy.indexes_before_data {
+                    builder.build(&collection).await?;
+                }
+            }
+            let partitions = self.store.partitions().await?;
+            self.copier(&rereads, &bells).run(partitions, stop.clone()).await?;
+            if incomplete().next().is_some() {
+                continue;
+            }
+            if !told && matches!(board.phase(), Phase::Copying { .. }) {
+                told = true;
+                // The job may have gone; it will find the same on the next start.
+                let _ = reached.send(Milestone::CopyFinished(board.race.newest_read())).await;
+            }
+            stop.run_until_cancelled(bells.copy_wanted.notified()).await;
         }
         Ok(())
     }
 
-    fn tail(&self, changed: &Arc<Notify>) -> Tail<crate::source::mongo::MongoSource, crate::target::mongo::MongoTarget, MongoStore> {
+    fn copier(&self, rereads: &mpsc::Sender<Reread>, bells: &Bells) -> Copy<MongoSource, MongoTarget, MongoStore> {
+        Copy {
+            source: self.clusters.source.clone(),
+            target: self.clusters.target.clone(),
+            store: self.store.clone(),
+            catalog: self.board.catalog.clone(),
+            race: self.board.race.clone(),
+            metrics: self.board.metrics.clone(),
+            indexes_changed: bells.indexes_changed.clone(),
+            partitions: self.config.copy.partitions,
+            writers: Arc::new(Semaphore::new(self.config.copy.writers)),
+            memory: Memory::new(self.share(COPY_SHARE)),
+            counts: self.board.partitions.clone(),
+            retry: self.clusters.retry(),
+            rereads: rereads.clone(),
+        }
+    }
+
+    fn tail(&self, bells: &Bells, capped_read_at: ClusterTime) -> Tail<MongoSource, MongoTarget, MongoStore> {
         let room = Room::new(self.share(TAIL_SHARE));
         self.board.known().room = Some(room.clone());
         Tail {
@@ -132,7 +176,10 @@ impl Work {
             race: self.board.race.clone(),
             selection: self.config.selection.clone(),
             metrics: self.board.metrics.clone(),
-            indexes_changed: changed.clone(),
+            indexes_changed: bells.indexes_changed.clone(),
+            copy_wanted: bells.copy_wanted.clone(),
+            retry: self.clusters.retry(),
+            capped_read_at,
             lanes: self.config.tail.lanes,
             checkpoint_every: self.config.tail.checkpoint_every,
             room,
@@ -150,12 +197,12 @@ impl Work {
         Known { selection: self.config.selection.clone(), living: self.board.catalog.living().iter().map(info).collect() }
     }
 
-    fn builder(&self, changed: &Arc<Notify>) -> Builder<crate::target::mongo::MongoTarget> {
+    fn builder(&self, bells: &Bells) -> Builder<MongoTarget> {
         Builder {
             target: self.clusters.target.clone(),
             catalog: self.board.catalog.clone(),
             metrics: self.board.metrics.clone(),
-            changed: changed.clone(),
+            changed: bells.indexes_changed.clone(),
             builds: Arc::new(Semaphore::new(self.config.copy.index_builds)),
             before_data: self.config.copy.indexes_before_data,
         }

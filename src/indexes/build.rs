@@ -1,12 +1,12 @@
 //! The builder: compares what is wanted with what is there, and builds the rest.
 
-use super::park;
+use super::{park, same_when_parked};
 use crate::{
     catalog::{Catalog, Collection, State},
     error::{Error, Remedy, Result},
-    model::IndexSpec,
+    model::{IndexSpec, Namespace},
     observe::Metrics,
-    target::Target,
+    target::{IndexChange, Target},
     tasks::{first_error, panicked},
 };
 use std::{collections::BTreeSet, sync::Arc};
@@ -19,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 /// IndexOptionsConflict: the same keys and options under another name, which a unique and a plain index become
 /// when parked. It is built at the seal, in its own form.
 const OPTIONS_CONFLICT: i32 = 85;
+/// IndexBuildAborted: by a structural change, ours or somebody's.
+const BUILD_ABORTED: i32 = 276;
 
 /// Builds wanted indexes beside copy and tail.
 #[derive(Debug, Clone)]
@@ -44,11 +46,18 @@ impl<T: Target> Builder<T> {
     /// As classified.
     pub async fn look(&self) -> Result<()> {
         for collection in self.catalog.living().into_iter().filter(|c| !c.entry().indexes.is_empty()) {
-            let target = collection.entry().target.clone();
-            let there: BTreeSet<String> = self.target.indexes(&target).await?.iter().map(|spec| spec.name().to_owned()).collect();
-            let mut entry = collection.entry_mut();
-            entry.built = entry.indexes.keys().filter(|name| there.contains(*name)).cloned().collect();
-            entry.failed.clear();
+            // No structural change meanwhile.
+            let _look = collection.builds.begin(Vec::new()).await;
+            let Some(to) = collection.on_target() else { continue };
+            let there = self.target.indexes(&to.ns).await?;
+            {
+                let mut entry = collection.entry_mut();
+                entry.built.clear();
+                entry.failed.clear();
+            }
+            for spec in there.into_iter().filter(|spec| collection.entry().indexes.contains_key(spec.name())) {
+                self.note_built(&collection, &to.ns, spec).await?;
+            }
         }
         Ok(())
     }
@@ -96,18 +105,16 @@ impl<T: Target> Builder<T> {
         let Ok(_place) = self.builds.acquire().await else { return Ok(()) };
         let specs = self.wanted(collection);
         let Some(to) = collection.on_target() else { return Ok(()) };
-        let parked: Vec<IndexSpec> = specs.iter().map(park).collect();
-        let building = self.metrics.index_build();
         tracing::info!(ns = %to.ns, indexes = specs.len(), "building indexes");
-        let built = self.target.create_indexes(&to.ns, &parked).await;
-        drop(building);
-        match built {
-            Ok(()) => specs.iter().for_each(|spec| note_built(collection, spec)),
+        match self.create(collection, &specs).await {
+            Ok(()) => {}
+            // It is still wanted, and is built when the builder looks again.
+            Err(error) if error.code() == Some(BUILD_ABORTED) => {}
             Err(error) if transient(&error) => return Err(error),
             Err(_) if specs.len() > 1 => {
                 // One of them is in the way of all: each for itself.
                 for spec in &specs {
-                    self.build_one(collection, &to.ns, spec).await?;
+                    self.build_one(collection, spec).await?;
                 }
             }
             Err(error) => note_failed(collection, &specs[0], &error),
@@ -115,14 +122,51 @@ impl<T: Target> Builder<T> {
         Ok(())
     }
 
-    async fn build_one(&self, collection: &Collection, ns: &crate::model::Namespace, spec: &IndexSpec) -> Result<()> {
-        let _building = self.metrics.index_build();
-        match self.target.create_indexes(ns, &[park(spec)]).await {
-            Ok(()) => note_built(collection, spec),
+    /// Under the name that the collection has once no structural change is under way.
+    async fn create(&self, collection: &Collection, specs: &[IndexSpec]) -> Result<()> {
+        let _build = collection.builds.begin(specs.iter().map(|spec| spec.name().to_owned()).collect()).await;
+        let _counted = self.metrics.index_build();
+        let Some(to) = collection.on_target() else { return Ok(()) };
+        let parked: Vec<IndexSpec> = specs.iter().map(park).collect();
+        self.target.create_indexes(&to.ns, &parked).await?;
+        for spec in specs {
+            self.note_built(collection, &to.ns, spec.clone()).await?;
+        }
+        Ok(())
+    }
+
+    async fn build_one(&self, collection: &Collection, spec: &IndexSpec) -> Result<()> {
+        match self.create(collection, std::slice::from_ref(spec)).await {
+            Ok(()) => {}
+            // It is still wanted, and is built when the builder looks again.
+            Err(error) if error.code() == Some(BUILD_ABORTED) => {}
             Err(error) if transient(&error) => return Err(error),
             Err(error) => note_failed(collection, spec, &error),
         }
         Ok(())
+    }
+
+    /// Takes note of an index that is on the target as `made`. One that was dropped meanwhile, perhaps to be made
+    /// otherwise, goes: its drop may have come before it. One that was hidden or shown meanwhile is changed: to build it
+    /// again is no answer, since the server takes both for the same index (RAN on 6.0.5).
+    ///
+    /// While the build still counts as under way: no structural change comes between, and who ended the build finds that it is
+    /// no longer built.
+    async fn note_built(&self, collection: &Collection, to: &Namespace, mut made: IndexSpec) -> Result<()> {
+        loop {
+            let wanted = {
+                let mut entry = collection.entry_mut();
+                let wanted = entry.indexes.get(made.name()).filter(|wanted| same_but_hidden(wanted, &made)).cloned();
+                if wanted.as_ref().is_some_and(|wanted| wanted.is("hidden") == made.is("hidden")) {
+                    entry.built.insert(made.name().to_owned());
+                    return Ok(());
+                }
+                wanted
+            };
+            let Some(wanted) = wanted else { return self.target.drop_index(to, made.name()).await };
+            self.target.change_index(to, wanted.name(), &IndexChange::Hidden(wanted.is("hidden"))).await?;
+            made = wanted;
+        }
     }
 
     fn wanted(&self, collection: &Collection) -> Vec<IndexSpec> {
@@ -139,12 +183,8 @@ fn transient(error: &Error) -> bool {
     matches!(error.remedy(), Remedy::Retry | Remedy::Nothing)
 }
 
-/// Unless it was dropped, or made otherwise, while it was built.
-fn note_built(collection: &Collection, spec: &IndexSpec) {
-    let mut entry = collection.entry_mut();
-    if entry.indexes.get(spec.name()) == Some(spec) {
-        entry.built.insert(spec.name().to_owned());
-    }
+fn same_but_hidden(a: &IndexSpec, b: &IndexSpec) -> bool {
+    same_when_parked(&a.without(&["hidden"]), &b.without(&["hidden"]))
 }
 
 fn note_failed(collection: &Collection, spec: &IndexSpec, error: &Error) {

@@ -4,7 +4,7 @@ use super::{PARKED, park, same_when_parked};
 use crate::{
     catalog::{Catalog, Collection},
     error::Result,
-    model::{IndexSpec, Namespace, raw},
+    model::{IndexSpec, Namespace, index_title, raw},
     source::{Found, Source},
     target::{IndexChange, Target, park_options},
 };
@@ -22,11 +22,11 @@ pub struct Sealed {
 }
 
 /// Gives every living collection its final indexes and options, as the source has them *now*: it is fenced, so
-/// they stand still. Each step may be repeated.
+/// they stand still. Indexes that are `waived` (see [`index_title`]) are left as they are. Each step may be repeated.
 ///
 /// # Errors
 /// As classified; a unique index that meets duplicates is refused by the server.
-pub async fn seal<S: Source, T: Target>(source: &S, target: &T, catalog: &Catalog) -> Result<Sealed> {
+pub async fn seal<S: Source, T: Target>(source: &S, target: &T, catalog: &Catalog, waived: &[String]) -> Result<Sealed> {
     let mut sealed = Sealed::default();
     for collection in catalog.living() {
         let of = collection.on_source();
@@ -34,7 +34,8 @@ pub async fn seal<S: Source, T: Target>(source: &S, target: &T, catalog: &Catalo
         if collection.on_target().is_none() {
             continue;
         }
-        let Found::Here(wanted) = source.indexes(&of).await? else { continue };
+        let Found::Here(mut wanted) = source.indexes(&of).await? else { continue };
+        wanted.retain(|spec| !waived.contains(&index_title(of.ns.as_str(), spec.name())));
         seal_indexes(target, &to, &wanted, &mut sealed).await?;
     }
     // Options last: an expiring collection deletes as soon as it may.

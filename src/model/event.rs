@@ -84,6 +84,12 @@ pub enum WriteOp {
 }
 
 impl WriteOp {
+    /// Whether it brings a whole document.
+    #[must_use]
+    pub fn holds_document(&self) -> bool {
+        matches!(self, WriteOp::Insert(_) | WriteOp::Replace(_))
+    }
+
     /// For metrics.
     #[must_use]
     pub fn label(&self) -> &'static str {

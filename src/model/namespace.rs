@@ -2,6 +2,9 @@
 
 use std::{fmt, sync::Arc};
 
+/// Before the name of a time series: what its documents are stored under.
+const BUCKETS: &str = "system.buckets.";
+
 /// A namespace, split at the *first* dot: a database's name has none, a collection's may. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Namespace {
@@ -46,13 +49,31 @@ impl Namespace {
     /// buckets of time series.
     #[must_use]
     pub fn is_internal(&self) -> bool {
-        is_internal_db(self.db()) || (self.coll().starts_with("system.") && self.coll() != "system.js" && !self.is_buckets())
+        is_internal_db(self.db()) || (self.coll().starts_with("system.") && !self.is_functions() && !self.is_buckets())
     }
 
     /// Whether it is the collection beneath a time series.
     #[must_use]
     pub fn is_buckets(&self) -> bool {
-        self.coll().starts_with("system.buckets.")
+        self.coll().starts_with(BUCKETS)
+    }
+
+    /// The time series whose buckets these are, under the name that people know; `None` for any other collection.
+    #[must_use]
+    pub fn series(&self) -> Option<Namespace> {
+        self.coll().strip_prefix(BUCKETS).map(|name| Namespace::new(self.db(), name))
+    }
+
+    /// The buckets of the time series that has this name.
+    #[must_use]
+    pub fn buckets(&self) -> Namespace {
+        Namespace::new(self.db(), &format!("{BUCKETS}{}", self.coll()))
+    }
+
+    /// Whether it holds the server-side functions of its database.
+    #[must_use]
+    pub fn is_functions(&self) -> bool {
+        self.coll() == "system.js"
     }
 
     /// Whether the server made it for the length of one command: `$out` and `$merge` write to
@@ -96,6 +117,13 @@ mod tests {
         for bad in ["shop", "shop.", ".orders", ""] {
             assert!(Namespace::parse(bad).is_none(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_time_series_and_its_buckets_name_each_other() {
+        let series = Namespace::new("shop", "cpu.load");
+        assert_eq!(series.buckets().as_str(), "shop.system.buckets.cpu.load");
+        assert_eq!((series.buckets().series(), series.series()), (Some(series), None));
     }
 
     #[test]

@@ -93,7 +93,7 @@ impl Selection {
             if bad(from) || bad(to) {
                 return wrong("has an empty name");
             }
-            let internal = |n: &str| Namespace::parse(n).map_or(is_internal_db(n), |ns| ns.is_internal());
+            let internal = |n: &str| Namespace::parse(n).map_or(is_internal_db(n), |ns| ns.is_internal() || ns.is_buckets());
             if internal(from) || internal(to) {
                 return wrong("names a namespace of the server's own");
             }
@@ -114,7 +114,7 @@ impl Selection {
         if ns.is_temporary() {
             return self.include.is_empty() || self.include.iter().any(|p| p.touches_database(ns.db()));
         }
-        let named = self.unbucketed(ns);
+        let named = unbucketed(ns);
         (self.include.is_empty() || self.include.iter().any(|p| p.matches(&named))) && !self.exclude.iter().any(|p| p.matches(&named))
     }
 
@@ -127,7 +127,7 @@ impl Selection {
     /// The name under which it arrives on the target.
     #[must_use]
     pub fn target_of(&self, ns: &Namespace) -> Namespace {
-        let named = self.unbucketed(ns);
+        let named = unbucketed(ns);
         let renamed = self
             .renames
             .iter()
@@ -136,22 +136,15 @@ impl Selection {
             .or_else(|| self.renames.iter().find(|(from, _)| from == named.db()).map(|(_, to)| Namespace::new(to, named.coll())));
         match renamed {
             None => ns.clone(),
-            Some(to) if ns.is_buckets() => Namespace::new(to.db(), &format!("system.buckets.{}", to.coll())),
+            Some(to) if ns.is_buckets() => to.buckets(),
             Some(to) => to,
-        }
-    }
-
-    /// A time series is selected and renamed by its own name, not by that of its buckets.
-    fn unbucketed(&self, ns: &Namespace) -> Namespace {
-        match ns.coll().strip_prefix("system.buckets.") {
-            Some(name) => Namespace::new(ns.db(), name),
-            None => ns.clone(),
         }
     }
 
     /// The names in filters and renames that match nothing of what the source has.
     #[must_use]
     pub fn unknown(&self, existing: &[Namespace]) -> Vec<UnknownName> {
+        let existing: Vec<Namespace> = existing.iter().map(unbucketed).collect();
         let written = |flag: &'static str, patterns: &[Pattern]| {
             let missed = patterns.iter().filter(|p| !existing.iter().any(|ns| p.matches(ns)));
             missed.map(|p| (flag, p.text.clone())).collect::<Vec<_>>()
@@ -185,6 +178,11 @@ impl Selection {
         renames.sort();
         (texts(&self.include), texts(&self.exclude), renames)
     }
+}
+
+/// A time series is selected and renamed by its own name, not by that of its buckets.
+fn unbucketed(ns: &Namespace) -> Namespace {
+    ns.series().unwrap_or_else(|| ns.clone())
 }
 
 impl Pattern {
@@ -248,11 +246,14 @@ mod tests {
         let unknown = s.unknown(&[ns("shop.orders"), ns("shop.items")]);
         assert_eq!(unknown[0].nearest.as_deref(), Some("shop.orders"));
         assert_eq!(unknown[1].nearest, None);
+        let buckets = Selection::new(&strings(&["shop.system.buckets.cpu"]), &[], &[]).unwrap();
+        assert!(!buckets.takes(&ns("shop.system.buckets.cpu")), "a time series goes by its own name");
+        assert_eq!(buckets.unknown(&[ns("shop.cpu"), ns("shop.system.buckets.cpu")]).len(), 1);
     }
 
     #[test]
     fn bad_renames_are_told() {
-        for (from, to) in [("a", "b.c"), ("", "x"), ("admin", "x"), ("a.b", "config.x"), ("a.", "b.c")] {
+        for (from, to) in [("a", "b.c"), ("", "x"), ("admin", "x"), ("a.b", "config.x"), ("a.", "b.c"), ("a.b", "a.system.buckets.c")] {
             assert!(Selection::new(&[], &[], &[(from.to_owned(), to.to_owned())]).is_err(), "{from}={to}");
         }
     }

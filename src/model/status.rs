@@ -77,6 +77,20 @@ pub struct UnfinishedIndex {
     pub error: Option<String>,
 }
 
+/// How an index is named where it may be waived: `db.collection:index`, with its namespace on the source.
+#[must_use]
+pub fn index_title(ns: &str, name: &str) -> String {
+    format!("{ns}:{name}")
+}
+
+impl UnfinishedIndex {
+    /// See [`index_title`].
+    #[must_use]
+    pub fn title(&self) -> String {
+        index_title(&self.ns, &self.name)
+    }
+}
+
 /// Where a cutover stands, or how the last one ended.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

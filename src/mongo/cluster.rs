@@ -78,6 +78,12 @@ impl Cluster {
         Self { retry, ..self.clone() }
     }
 
+    /// The same, whose calls are not repeated for longer than `deadline`.
+    #[must_use]
+    pub fn within(&self, deadline: Duration) -> Self {
+        self.with_retry(self.retry.within(deadline.min(self.retry.deadline())))
+    }
+
     /// Closes all connections at once; the last call before the runtime ends, else the driver may panic.
     pub async fn close(self) {
         // Seen once to wait for ever, just after an election (driver 3.9.1): the process must end all the same.

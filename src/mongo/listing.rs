@@ -5,10 +5,14 @@ use crate::{
     error::Result,
     model::{CollectionInfo, CollectionKind, CollectionUuid, IndexSpec, Namespace, raw},
 };
-use bson::{Bson, RawDocumentBuf, doc, rawdoc};
+use bson::{Bson, RawDocument, RawDocumentBuf, doc, rawdoc};
 
 /// NamespaceNotFound.
 const NAMESPACE_NOT_FOUND: i32 = 26;
+/// CommandNotSupportedOnView: the name is a view's by now.
+pub(crate) const IS_A_VIEW: i32 = 166;
+/// `v` of an index for which no other was asked.
+const DEFAULT_INDEX_VERSION: i64 = 2;
 
 /// Every collection and view of every database but the server's own, `system.*` left out save `system.js`
 /// and buckets.
@@ -50,8 +54,24 @@ fn collection(db: &str, listed: &RawDocumentBuf) -> Option<CollectionInfo> {
         ns: Namespace::new(db, raw::get(listed, "name")?.str()?),
         uuid: uuid.and_then(|bytes| bytes.try_into().ok()).map(CollectionUuid),
         kind,
-        options: raw::get(listed, "options").and_then(|e| e.document()).map_or_else(RawDocumentBuf::new, raw::owned),
+        options: options(listed),
     })
+}
+
+/// `options` as `create` takes them. The index on `_id` is listed beside them, and is among them where it is not the
+/// one that the server makes by itself (of version 1, RAN on 6.0.5).
+fn options(listed: &RawDocument) -> RawDocumentBuf {
+    let options = raw::get(listed, "options").and_then(|e| e.document());
+    let id = raw::get(listed, "idIndex").and_then(|e| e.document());
+    let Some(id) = id.filter(|id| raw::get(id, "v").and_then(|e| e.integer()).is_some_and(|v| v != DEFAULT_INDEX_VERSION)) else {
+        return options.map_or_else(RawDocumentBuf::new, raw::owned);
+    };
+    let mut b = raw::Builder::default();
+    for e in options.into_iter().flat_map(raw::elements) {
+        b.element(e);
+    }
+    b.doc("idIndex", &IndexSpec(raw::owned(id)).without(&["ns"]).0);
+    b.finish()
 }
 
 /// Reads a cursor to its end.
@@ -70,7 +90,7 @@ pub(crate) async fn indexes(cluster: &Cluster, ns: &Namespace) -> Result<Option<
     match cluster.retry().run(|| async { all(cluster.open(ns.db(), &doing, command.clone(), CursorOptions::default()).await?).await }).await
     {
         Ok(listed) => Ok(Some(listed.into_iter().map(IndexSpec).collect())),
-        Err(error) if error.code() == Some(NAMESPACE_NOT_FOUND) => Ok(None),
+        Err(error) if matches!(error.code(), Some(NAMESPACE_NOT_FOUND | IS_A_VIEW)) => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -26,20 +26,6 @@ impl Default for PauseBody {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct CutoverBody {
-    writes_stopped: bool,
-    timeout_seconds: u64,
-    dry_run: bool,
-}
-
-impl Default for CutoverBody {
-    fn default() -> Self {
-        Self { writes_stopped: false, timeout_seconds: 60, dry_run: false }
-    }
-}
-
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 struct NoBody {}
@@ -57,12 +43,7 @@ pub(super) async fn verify(State(endpoint): State<Endpoint>, headers: HeaderMap,
 }
 
 pub(super) async fn cutover(State(endpoint): State<Endpoint>, headers: HeaderMap, body: Bytes) -> Response {
-    let command = body_of(&headers, &body).map(|CutoverBody { writes_stopped, timeout_seconds, dry_run }| Command::Cutover {
-        writes_stopped,
-        timeout_seconds,
-        dry_run,
-    });
-    ask(&endpoint, command).await
+    ask(&endpoint, body_of(&headers, &body).map(Command::Cutover)).await
 }
 
 pub(super) async fn abort(State(endpoint): State<Endpoint>, headers: HeaderMap, body: Bytes) -> Response {

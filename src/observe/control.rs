@@ -17,16 +17,29 @@ pub enum Command {
     /// Compare both sides while the tail goes on.
     Verify,
     /// Hand over.
-    Cutover {
-        /// The operator's word that nobody writes to the source any more: it is not fenced by us.
-        writes_stopped: bool,
-        /// Seconds within which it completes or is undone.
-        timeout_seconds: u64,
-        /// Only look at the gates.
-        dry_run: bool,
-    },
+    Cutover(Handover),
     /// Give up the migration: lift the fence, drop the metadata, end the process.
     Abort,
+}
+
+/// How to hand over.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Handover {
+    /// The operator's word that nobody writes to the source any more: it is not fenced by us.
+    pub writes_stopped: bool,
+    /// Seconds within which it completes or is undone.
+    pub timeout_seconds: u64,
+    /// Only look at the gates.
+    pub dry_run: bool,
+    /// Indexes that the target may do without, as `db.collection:index`.
+    pub waive_indexes: Vec<String>,
+}
+
+impl Default for Handover {
+    fn default() -> Self {
+        Self { writes_stopped: false, timeout_seconds: 60, dry_run: false, waive_indexes: Vec::new() }
+    }
 }
 
 /// A command and the way back.

@@ -91,7 +91,7 @@ GET  /status    the status as JSON
 POST /pause     {\"by\": \"http\"}
 POST /resume
 POST /verify
-POST /cutover   {\"writes_stopped\": false, \"timeout_seconds\": 60, \"dry_run\": false}
+POST /cutover   {\"writes_stopped\": false, \"timeout_seconds\": 60, \"dry_run\": false, \"waive_indexes\": []}
 POST /abort
 
 Bodies are JSON and optional; what is shown are the defaults.

@@ -107,11 +107,15 @@ async fn verbs_reach_the_engine_with_their_defaults() {
         ("/pause", r#"{"by":"ann"}"#, serde_json::json!({ "verb": "pause", "by": "ann" })),
         ("/resume", "{}", serde_json::json!({ "verb": "resume" })),
         ("/verify", "", serde_json::json!({ "verb": "verify" })),
-        ("/cutover", "", serde_json::json!({ "verb": "cutover", "writes_stopped": false, "timeout_seconds": 60, "dry_run": false })),
+        (
+            "/cutover",
+            "",
+            serde_json::json!({ "verb": "cutover", "writes_stopped": false, "timeout_seconds": 60, "dry_run": false, "waive_indexes": [] }),
+        ),
         (
             "/cutover",
             r#"{"dry_run":true}"#,
-            serde_json::json!({ "verb": "cutover", "writes_stopped": false, "timeout_seconds": 60, "dry_run": true }),
+            serde_json::json!({ "verb": "cutover", "writes_stopped": false, "timeout_seconds": 60, "dry_run": true, "waive_indexes": [] }),
         ),
     ] {
         let (code, answer) = server.post(path, body).await;

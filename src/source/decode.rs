@@ -93,7 +93,7 @@ fn change(operation: &str, h: &Header<'_>, names: &mut Names) -> Result<Change> 
         "replace" => WriteOp::Replace(document()?),
         "update" => h.diff.map_or(WriteOp::Reread, |diff| WriteOp::Diff(raw::owned(diff))),
         "delete" => WriteOp::Delete,
-        "create" => return Ok(Change::Ddl(Ddl::Create { ns, uuid, options: options()? })),
+        "create" => return Ok(Change::Ddl(Ddl::Create { ns, uuid, options: with_id_index(uuid, options()?) })),
         "drop" => return Ok(Change::Ddl(Ddl::Drop { ns, uuid })),
         "rename" => {
             let to = names.namespace(h.to.ok_or_else(|| missing("to"))?).ok_or_else(|| missing("to.db or to.coll"))?;
@@ -116,6 +116,20 @@ fn change(operation: &str, h: &Header<'_>, names: &mut Names) -> Result<Change> 
     };
     let key = h.key.map(raw::owned).and_then(DocumentKey::new).ok_or_else(|| missing("documentKey"))?;
     Ok(Change::Write(Write { ns, uuid, key, op }))
+}
+
+/// An index on `_id` of version 1 is told by telling of none (RAN on 6.0.5).
+fn with_id_index(uuid: Option<CollectionUuid>, options: RawDocumentBuf) -> RawDocumentBuf {
+    let known = ["idIndex", "clusteredIndex"].iter().any(|option| raw::get(&options, option).is_some());
+    if uuid.is_none() || known {
+        return options;
+    }
+    let mut b = raw::Builder::default();
+    for e in raw::elements(&options) {
+        b.element(e);
+    }
+    b.begin("idIndex").i32("v", 1).begin("key").i32("_id", 1).end().str("name", "_id_").end();
+    b.finish()
 }
 
 fn uuid(e: Element<'_>) -> Option<CollectionUuid> {
@@ -171,6 +185,19 @@ mod tests {
         let change = decoded("rename", rawdoc! {"to": {"db": "shop", "coll": "z"}, "operationDescription": {"dropTarget": uuid_of(9)}});
         let Change::Ddl(Ddl::Rename { to, dropped, .. }) = change else { panic!("{change:?}") };
         assert_eq!((to.as_str(), dropped), ("shop.z", Some(CollectionUuid([9; 16]))));
+    }
+
+    #[test]
+    fn an_index_on_id_that_is_not_told_is_of_version_1() {
+        let options = |description: RawDocumentBuf| {
+            let change = decoded("create", rawdoc! {"operationDescription": description});
+            let Change::Ddl(Ddl::Create { options, .. }) = change else { panic!("{change:?}") };
+            options
+        };
+        assert_eq!(options(rawdoc! {"capped": true}), rawdoc! {"capped": true, "idIndex": {"v": 1, "key": {"_id": 1}, "name": "_id_"}});
+        for told in [rawdoc! {"idIndex": {"v": 2}}, rawdoc! {"clusteredIndex": true}] {
+            assert_eq!(options(told.clone()), told);
+        }
     }
 
     #[test]

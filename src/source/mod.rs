@@ -12,6 +12,7 @@ use crate::{
     model::{Bound, ChangeEvent, ClusterTime, CollectionInfo, CollectionUuid, DocumentKey, IndexSpec, Namespace, Position},
 };
 use bson::RawDocumentBuf;
+use std::time::Duration;
 
 /// Where a change stream begins.
 #[derive(Debug, Clone)]
@@ -169,8 +170,11 @@ pub trait Source: Clone + Send + Sync + 'static {
     fn count(&self, of: &CollectionRef) -> impl Future<Output = Result<Found<u64>>> + Send;
     /// Writes a note into the oplog, which produces no event, and gives a time at or after it.
     fn note(&self, text: &str) -> impl Future<Output = Result<ClusterTime>> + Send;
-    /// Blocks or allows writes of users. Waits for transactions under way.
-    fn block_writes(&self, block: bool) -> impl Future<Output = Result<()>> + Send;
+    /// Blocks writes of users. Waits for transactions under way, but no longer than `within`: behind an error
+    /// of time they are not blocked, and will not be later.
+    fn block_writes(&self, within: Duration) -> impl Future<Output = Result<()>> + Send;
+    /// Allows writes of users again.
+    fn allow_writes(&self) -> impl Future<Output = Result<()>> + Send;
     /// Whether writes of users are blocked; `None` where the server has no such thing.
     fn writes_blocked(&self) -> impl Future<Output = Result<Option<bool>>> + Send;
 }

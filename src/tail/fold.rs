@@ -63,16 +63,22 @@ enum Base<'a> {
     Reread(ClusterTime),
 }
 
-/// Folds operations, in order, into rounds to be applied one behind the other. `order_of` tells which keys must
-/// be taken for one.
-pub(super) fn fold<'a>(ops: impl IntoIterator<Item = Op<'a>>, order_of: impl Fn(&DocumentKey) -> CanonicalKey) -> Vec<Round<'a>> {
+/// Folds operations, in order, into rounds to be applied one behind the other. `identity_of` tells which keys must
+/// be taken for one. Where insertions must keep their order (`in_order`), a document that comes back is not put in the
+/// place of the one that went.
+pub(super) fn fold<'a>(
+    ops: impl IntoIterator<Item = Op<'a>>,
+    in_order: bool,
+    identity_of: impl Fn(&DocumentKey) -> CanonicalKey,
+) -> Vec<Round<'a>> {
     let mut rounds = Vec::new();
     let mut words: Vec<Word<'a>> = Vec::new();
     let mut by_key: HashMap<CanonicalKey, usize> = HashMap::new();
     let mut newest = ClusterTime::default();
     for op in ops {
-        let canonical = order_of(op.key());
-        if by_key.get(&canonical).is_some_and(|&n| !same_key(words[n].key, op.key())) {
+        let canonical = identity_of(op.key());
+        let cut = |word: &Word<'_>| !same_key(word.key, op.key()) || in_order && matches!(word.base, Base::Deleted);
+        if by_key.get(&canonical).is_some_and(|&n| cut(&words[n])) {
             rounds.push(round(std::mem::take(&mut words), newest));
             by_key.clear();
         }
@@ -159,7 +165,7 @@ mod tests {
     }
     fn shape(writes: &[Write]) -> Vec<Vec<String>> {
         let ops = writes.iter().zip(1..).map(|(w, t)| Op::Write(w, ClusterTime { t, i: 0 }));
-        fold(ops, DocumentKey::canonical)
+        fold(ops, false, DocumentKey::canonical)
             .iter()
             .map(|round| {
                 let words = round.statements.iter().map(|s| match s {

@@ -80,7 +80,8 @@ impl<S: Source, T: Target> Lane<S, T> {
             self.count(&ops);
             // Views hold no documents; what was dropped meanwhile needs none.
             let Some(to) = collection.on_target() else { continue };
-            for round in fold(ops, |key| collection.order_of(key)) {
+            let in_order = collection.entry().capped;
+            for round in fold(ops, in_order, |key| collection.identity_of(key)) {
                 self.round(collection, &to, round).await?;
             }
         }
@@ -133,7 +134,9 @@ impl<S: Source, T: Target> Lane<S, T> {
         let missing = asked.iter().filter(|key| !keys.contains(key));
         let deletes: Vec<_> = missing.map(Statement::Delete).collect();
         self.target.apply(to, &deletes).await?;
-        let puts: Vec<_> = keys.iter().zip(found).map(|(key, doc)| Statement::Put(key, doc)).collect();
+        let mut puts: Vec<_> = keys.iter().zip(found).map(|(key, doc)| Statement::Put(key, doc)).collect();
+        // In the order of the events, which capped collections keep.
+        puts.sort_by_key(|put| asked.iter().position(|key| key == put.key()));
         let applied = self.target.apply(to, &puts).await?;
         if applied.refused.is_empty() {
             return Ok(());

@@ -13,6 +13,7 @@ mod lane;
 mod ledger;
 mod reader;
 mod router;
+mod series;
 #[cfg(test)]
 mod sim;
 
@@ -23,6 +24,7 @@ use crate::{
     model::{ClusterTime, Position, Selection, Write},
     observe::Metrics,
     race::{Race, Reread},
+    retry::Retry,
     source::{Source, StartAt},
     target::Target,
     tasks::first_error,
@@ -58,6 +60,12 @@ pub struct Tail<S, T, C> {
     pub metrics: Arc<Metrics>,
     /// Rung when the wanted indexes changed.
     pub indexes_changed: Arc<Notify>,
+    /// Rung when a collection came into the selection whose documents are to be copied.
+    pub copy_wanted: Arc<Notify>,
+    /// With scans of capped collections that fail.
+    pub retry: Retry,
+    /// What capped collections show may be as late as this: their events up to it are read again.
+    pub capped_read_at: ClusterTime,
     /// Ordered workers.
     pub lanes: usize,
     /// How often the resume point is saved.

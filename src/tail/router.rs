@@ -1,11 +1,14 @@
 //! Same document, same lane; whatever touches a whole collection goes alone.
 
-use super::{Parcel, Passed, Tail, Work, ddl};
+use super::{
+    Parcel, Passed, Tail, Work,
+    ddl::{self, Brought},
+};
 use crate::{
     catalog::{Collection, State},
     checkpoint::Store,
     error::{Error, Result},
-    model::{Change, ChangeEvent, ClusterTime, Ddl, Write},
+    model::{Change, ChangeEvent, ClusterTime, Ddl, Write, WriteOp},
     observe::{AppliedOp, EventOp},
     race::Reread,
     source::{EventBatch, Source},
@@ -76,9 +79,13 @@ impl<S: Source, T: Target, C: Store> Router<S, T, C> {
         let Some(place) = self.tail.room.take(bytes, &self.stop).await else { return Ok(None) };
         let passed = match change {
             Change::Idle => Passed { seq, position, place },
-            Change::Write(write) => match self.route_of(&write, time)? {
+            Change::Write(mut write) => match self.route_of(&write, time)? {
                 Route::Nowhere => Passed { seq, position, place },
                 Route::Lane(collection) => {
+                    // A document that has rolled over since must not come back at the end.
+                    if time <= self.tail.capped_read_at && collection.entry().capped && write.op.holds_document() {
+                        write.op = WriteOp::Reread;
+                    }
                     let order = collection.order_of(&write.key);
                     self.tail.race.touch(collection.uuid(), order, time);
                     let lane = &self.lanes[order.lane(self.lanes.len())];
@@ -94,20 +101,15 @@ impl<S: Source, T: Target, C: Store> Router<S, T, C> {
         Ok(self.ledger.send(passed).await.ok())
     }
 
-    async fn ddl(&self, change: &Ddl, time: ClusterTime) -> Result<()> {
-        let tail = &self.tail;
-        ddl::Change {
-            target: &tail.target,
-            store: &tail.store,
-            catalog: &tail.catalog,
-            race: &tail.race,
-            selection: &tail.selection,
-            time,
+    async fn ddl(&mut self, change: &Ddl, time: ClusterTime) -> Result<()> {
+        let brought = ddl::Change { tail: &self.tail, stop: &self.stop, time }.apply(change).await?;
+        match brought {
+            Brought::Nothing => {}
+            Brought::Capped(read_at) => self.tail.capped_read_at = self.tail.capped_read_at.max(read_at),
+            Brought::Documents => self.tail.copy_wanted.notify_one(),
         }
-        .apply(change)
-        .await?;
-        tail.metrics.applied(AppliedOp::Ddl, 1);
-        tail.indexes_changed.notify_one();
+        self.tail.metrics.applied(AppliedOp::Ddl, 1);
+        self.tail.indexes_changed.notify_one();
         Ok(())
     }
 
@@ -145,7 +147,6 @@ impl<S: Source, T: Target, C: Store> Router<S, T, C> {
 }
 
 fn op_of(change: &Change) -> Option<EventOp> {
-    use crate::model::WriteOp;
     match change {
         Change::Idle => None,
         Change::Ddl(_) => Some(EventOp::Ddl),

@@ -157,7 +157,11 @@ fn key(doc: &RawDocument) -> Result<DocumentKey> {
 }
 
 impl Target for MemoryTarget {
-    async fn insert(&self, to: &TargetCollection, documents: &RawDocument, _ordered: bool) -> Result<Inserted> {
+    fn within(&self, _deadline: std::time::Duration) -> Self {
+        self.clone()
+    }
+
+    async fn insert(&self, to: &TargetCollection, documents: &RawDocument) -> Result<Inserted> {
         let mut total = Inserted::default();
         let documents: Vec<_> = raw::elements(documents).filter_map(|e| e.document()).collect();
         let fails = self.with(|w| w.rng.random_bool(w.faults.insert_then_fail));
@@ -179,6 +183,11 @@ impl Target for MemoryTarget {
         let mut applied = Applied::default();
         let mut there = Vec::new();
         let numbered = || statements.iter().enumerate();
+        self.steps("applying", statements.iter().filter(|s| matches!(s, Statement::Delete(_))), |w, statement| {
+            w.shelf(to)?.remove(statement.key().id());
+            Ok(())
+        })
+        .await?;
         self.steps("applying", numbered().filter(|(_, s)| matches!(s, Statement::Insert(..))), |w, (n, statement)| {
             if let Statement::Insert(key, doc) = statement {
                 let shelf = w.shelf(to)?;
@@ -202,11 +211,6 @@ impl Target for MemoryTarget {
                 Statement::Diff(key, diff) => applied.diff_missed |= !shelf.diff(key.id(), diff),
                 Statement::Delete(_) => return Err(Error::Bug("a delete among updates".into())),
             }
-            Ok(())
-        })
-        .await?;
-        self.steps("applying", statements.iter().filter(|s| matches!(s, Statement::Delete(_))), |w, statement| {
-            w.shelf(to)?.remove(statement.key().id());
             Ok(())
         })
         .await?;
@@ -297,6 +301,10 @@ impl Target for MemoryTarget {
     }
 
     /// Indexes are kept as they were built.
+    async fn abort_build(&self, _ns: &Namespace, _names: &[String]) -> Result<()> {
+        Ok(())
+    }
+
     async fn change_index(&self, _ns: &Namespace, _name: &str, _change: &IndexChange) -> Result<()> {
         self.step("changing an index", |_| ()).await
     }

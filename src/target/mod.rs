@@ -5,12 +5,16 @@
 
 pub mod memory;
 pub mod mongo;
+mod series;
+
+pub use series::{bucket_span, make, mixed_schema, names};
 
 use crate::{
     error::Result,
     model::{CollectionInfo, CollectionUuid, DocumentKey, IndexSpec, Namespace},
 };
 use bson::{RawDocument, RawDocumentBuf};
+use std::time::Duration;
 
 /// A collection of the target.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,9 +73,14 @@ pub enum IndexChange {
 
 /// A cluster that is written.
 pub trait Target: Clone + Send + Sync + 'static {
-    /// Inserts what is not there yet, in any order (`ordered`: in the order given). `documents` is a BSON array.
-    fn insert(&self, to: &TargetCollection, documents: &RawDocument, ordered: bool) -> impl Future<Output = Result<Inserted>> + Send;
-    /// Applies statements. A key stands in it once, save for diffs behind its insert or put.
+    /// The same, whose calls are not repeated for longer than `deadline`.
+    #[must_use]
+    fn within(&self, deadline: Duration) -> Self;
+
+    /// Inserts what is not there yet, in the order given. `documents` is a BSON array.
+    fn insert(&self, to: &TargetCollection, documents: &RawDocument) -> impl Future<Output = Result<Inserted>> + Send;
+    /// Applies statements: deletes first, then inserts in their order, then the rest in theirs. A key stands in
+    /// it once, save for diffs behind its insert or put.
     fn apply(&self, to: &TargetCollection, statements: &[Statement<'_>]) -> impl Future<Output = Result<Applied>> + Send;
 
     /// All collections and views, as [`crate::source::Source::collections`].
@@ -97,6 +106,9 @@ pub trait Target: Clone + Send + Sync + 'static {
     fn create_indexes(&self, ns: &Namespace, specs: &[IndexSpec]) -> impl Future<Output = Result<()>> + Send;
     /// Drops an index; nothing where it is gone.
     fn drop_index(&self, ns: &Namespace, name: &str) -> impl Future<Output = Result<()>> + Send;
+    /// Ends the build that was asked for by one call with exactly these indexes, or drops them where it is done;
+    /// nothing where it has not begun.
+    fn abort_build(&self, ns: &Namespace, names: &[String]) -> impl Future<Output = Result<()>> + Send;
     /// Changes an index in place.
     fn change_index(&self, ns: &Namespace, name: &str, change: &IndexChange) -> impl Future<Output = Result<()>> + Send;
 }

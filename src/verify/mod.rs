@@ -58,6 +58,8 @@ pub struct Settings {
     pub max_listed: usize,
     /// Rounds of looking again.
     pub generations: u32,
+    /// Indexes that the target may do without: see [`crate::model::index_title`].
+    pub waived: Arc<[String]>,
     /// The target is not sealed yet: some options are rightly not on it.
     pub parked: bool,
     /// A migration follows the source meanwhile: a collection that is dropped is nothing unusual.
@@ -75,6 +77,7 @@ impl Settings {
             partition_bytes: 128 << 20,
             batch_documents: 1_000,
             batch_bytes: 4 << 20,
+            waived: Arc::default(),
             max_kept: 100_000,
             max_listed: 1_000,
             generations: 10,

@@ -10,6 +10,9 @@ use std::collections::BTreeMap;
 
 /// Options that say nothing about what a collection is.
 const IGNORED_OPTIONS: [&[u8]; 2] = [b"uuid", b"temp"];
+/// Each server gives the buckets of a time series a validator of its own, which differs between versions (RAN: 6.0.5 and 6.0.27) and
+/// which nobody may change.
+const IGNORED_OPTIONS_OF_BUCKETS: [&[u8]; 3] = [b"uuid", b"temp", b"validator"];
 /// Fields of an index that some versions of the server show and others do not.
 const IGNORED_INDEX_FIELDS: [&[u8]; 2] = [b"ns", b"background"];
 /// Options that the target gets at the seal.
@@ -26,7 +29,8 @@ pub fn options(pair: &Pair, parked: bool) -> Vec<Difference> {
         return vec![differ(format!("is a {} on the source and a {} on the target", kind(ours.kind), kind(theirs.kind)))];
     }
     let parked: &[&[u8]] = if parked { &PARKED_OPTIONS } else { &[] };
-    fields(&ours.options, &theirs.options, &IGNORED_OPTIONS, parked).map(|what| differ(format!("option {what}"))).collect()
+    let ignored: &[&[u8]] = if ours.ns.is_buckets() { &IGNORED_OPTIONS_OF_BUCKETS } else { &IGNORED_OPTIONS };
+    fields(&ours.options, &theirs.options, ignored, parked).map(|what| differ(format!("option {what}"))).collect()
 }
 
 fn kind(kind: CollectionKind) -> &'static str {
@@ -114,6 +118,9 @@ mod tests {
         assert!(options(&strict, false).is_empty(), "defaults, written down or not");
         let moderate = pair(rawdoc! {"validationLevel": "strict"}, rawdoc! {"validationLevel": "moderate"});
         assert_eq!(details(options(&moderate, false)), ["option `validationLevel` on target only"]);
+        let mut buckets = pair(rawdoc! {"validator": {"a": 1}, "size": 1}, rawdoc! {"validator": {"b": 1}, "size": 2});
+        buckets.source_info.ns = buckets.source_info.ns.buckets();
+        assert_eq!(details(options(&buckets, false)), ["option `size` differs"], "the validator is the server's own");
         let mut view = equal;
         view.target_info.kind = CollectionKind::View;
         assert_eq!(details(options(&view, false)), ["is a collection on the source and a view on the target"]);

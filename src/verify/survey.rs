@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    model::{ClusterTime, CollectionKind, CollectionUuid, IndexSpec, Selection},
+    model::{ClusterTime, CollectionKind, CollectionUuid, IndexSpec, Selection, index_title},
     source::{CollectionRef, Found, Source},
 };
 use std::collections::BTreeMap;
@@ -98,10 +98,9 @@ pub(super) async fn look<A: Source, B: Source>(
         let uuid = identity(&d).map_or([0; 16], |CollectionUuid(bytes)| bytes);
         (d, u128::from_le_bytes(uuid))
     }));
-    let parked = settings.parked;
     let compared = parallel::all(plan.pairs, settings.workers, stop, |pair, _| {
-        let (source, target) = (source.clone(), target.clone());
-        async move { compare(&source, &target, pair, parked).await }
+        let (source, target, settings) = (source.clone(), target.clone(), settings.clone());
+        async move { compare(&source, &target, pair, &settings).await }
     })
     .await?;
     for (pair, differences, indexes) in compared {
@@ -116,16 +115,20 @@ pub(super) async fn look<A: Source, B: Source>(
 
 type Compared = (Pair, Vec<(Difference, u128)>, u64);
 
-async fn compare<A: Source, B: Source>(source: &A, target: &B, pair: Pair, parked: bool) -> Result<Compared> {
+async fn compare<A: Source, B: Source>(source: &A, target: &B, pair: Pair, settings: &Settings) -> Result<Compared> {
     let mut bytes = pair.source_info.options.as_bytes().to_vec();
     bytes.extend(pair.source_info.uuid.iter().flat_map(|CollectionUuid(uuid)| uuid));
-    let mut differences = structure::options(&pair, parked);
+    let mut differences = structure::options(&pair, settings.parked);
     let mut count = 0;
     if let Some((ours, theirs)) = pair.collections() {
-        let (ours, theirs) = (listed(source, &ours).await?, listed(target, &theirs).await?);
+        let (mut ours, mut theirs) = (listed(source, &ours).await?, listed(target, &theirs).await?);
+        let ns = pair.source_info.ns.as_str();
+        for side in [&mut ours, &mut theirs] {
+            side.retain(|spec| !settings.waived.contains(&index_title(ns, spec.name())));
+        }
         bytes.extend(ours.iter().flat_map(|spec| spec.0.as_bytes()));
         count = ours.len() as u64;
-        differences.extend(structure::indexes(&pair, &ours, &theirs, parked));
+        differences.extend(structure::indexes(&pair, &ours, &theirs, settings.parked));
     }
     let digest = xxh3_128(&bytes);
     Ok((pair, differences.into_iter().map(|d| (d, digest)).collect(), count))

@@ -94,7 +94,7 @@ closed_set! {
 
 /// Names of the gates of a cutover. The engine makes its [`crate::model::Gate`]s with these names; one
 /// with another name is not on the dashboards.
-pub const GATES: [&str; 6] = ["tailing", "lag", "consistent", "indexes", "headroom", "parity"];
+pub const GATES: [&str; 7] = ["tailing", "lag", "consistent", "copied", "indexes", "headroom", "parity"];
 
 /// Values of `activity`.
 pub(super) const ACTIVITIES: [&str; 3] = ["running", "paused", "halted"];

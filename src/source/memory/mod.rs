@@ -234,8 +234,13 @@ impl Source for MemorySource {
         }))
     }
 
-    async fn block_writes(&self, block: bool) -> Result<()> {
-        self.with(|w| w.blocked = block);
+    async fn block_writes(&self, _within: Duration) -> Result<()> {
+        self.with(|w| w.blocked = true);
+        Ok(())
+    }
+
+    async fn allow_writes(&self) -> Result<()> {
+        self.with(|w| w.blocked = false);
         Ok(())
     }
 

@@ -1,21 +1,23 @@
 //! How large collections are, and how far back the oplog reaches.
 
 use super::super::{CollectionRef, Estimate, Found, OplogWindow};
+use super::fetch::locate;
 use crate::{
     error::{Error, Result},
     model::{ClusterTime, IndexSpec},
     mongo::{Cluster, listing, listing::count},
 };
-use bson::{Bson, doc};
+use bson::doc;
 
 /// NamespaceNotFound.
 const NAMESPACE_NOT_FOUND: i32 = 26;
 /// The same, as `$collStats` says it on 4.4.2 (RAN).
 const NO_STORAGE_STATS: i32 = 40280;
 
-/// The indexes of a collection; `Gone` where the name stands for nothing.
+/// The indexes of a collection, whatever its name is by now: `listIndexes` knows names only.
 pub(crate) async fn indexes(cluster: &Cluster, of: &CollectionRef) -> Result<Found<Vec<IndexSpec>>> {
-    Ok(listing::indexes(cluster, &of.ns).await?.map_or(Found::Gone, Found::Here))
+    let Some(there) = locate(cluster, of).await? else { return Ok(Found::Gone) };
+    Ok(listing::indexes(cluster, &there.ns).await?.map_or(Found::Gone, Found::Here))
 }
 
 /// Documents and bytes by `collStats`; zero where it is gone.
@@ -24,15 +26,18 @@ pub(crate) async fn estimate(cluster: &Cluster, of: &CollectionRef) -> Result<Es
     let command = doc! {"aggregate": of.ns.coll(), "pipeline": pipeline, "cursor": {}};
     let doing = format!("asking for the size of `{}`", of.ns);
     let reply = match cluster.run(of.ns.db(), &doing, &command).await {
-        Err(error) if matches!(error.code(), Some(NAMESPACE_NOT_FOUND | NO_STORAGE_STATS)) => return Ok(Estimate::default()),
+        Err(error) if matches!(error.code(), Some(NAMESPACE_NOT_FOUND | NO_STORAGE_STATS | listing::IS_A_VIEW)) => {
+            return Ok(Estimate::default());
+        }
         other => other?,
     };
     let shards = reply.get_document("cursor").and_then(|c| c.get_array("firstBatch")).map(Vec::as_slice).unwrap_or_default();
-    let sum = |field: &str| {
-        let of_shard = |shard: &Bson| shard.as_document()?.get_document("storageStats").ok()?.get(field).and_then(count);
-        shards.iter().filter_map(of_shard).sum::<u64>()
-    };
-    Ok(Estimate { documents: sum("count"), bytes: sum("size") })
+    let stats = || shards.iter().filter_map(|shard| shard.as_document()?.get_document("storageStats").ok());
+    let sum = |field: &str| stats().filter_map(|s| s.get(field).and_then(count)).sum::<u64>();
+    // Of the buckets of a time series there is no `count` (RAN on 6.0.5 and 6.0.27).
+    let buckets = || stats().filter_map(|s| s.get_document("timeseries").ok()?.get("bucketCount").and_then(count)).sum::<u64>();
+    let documents = if of.ns.is_buckets() { buckets() } else { sum("count") };
+    Ok(Estimate { documents, bytes: sum("size") })
 }
 
 /// The ends of the oplog, from `serverStatus`, which needs no right to read `local`.

@@ -6,6 +6,7 @@ use crate::{
     mongo::Cluster,
 };
 use bson::{Bson, doc};
+use std::time::Duration;
 
 /// Writes a note; needs `appendOplogNote`. The note produces no change event, but the stream's position
 /// passes it (RAN on 6.0.5, also while user writes are blocked).
@@ -16,10 +17,18 @@ pub(crate) async fn note(cluster: &Cluster, text: &str) -> Result<ClusterTime> {
 }
 
 /// `setUserWriteBlockMode`, from 6.0 on. It waits for open transactions that have written (RAN on 6.0.5: it
-/// returned when the transaction was committed), so nothing written before it commits after it.
-pub(crate) async fn block_writes(cluster: &Cluster, block: bool) -> Result<()> {
-    let doing = if block { "blocking writes of users" } else { "allowing writes of users" };
-    cluster.run("admin", doing, &doc! {"setUserWriteBlockMode": 1, "global": block}).await.map(drop)
+/// returned when the transaction was committed), so nothing written before it commits after it. The server is
+/// given the limit too (RAN: it heeds `maxTimeMS` in that wait and leaves the mode as it was): a block that we
+/// no longer wait for must not come into force behind our back.
+pub(crate) async fn block_writes(cluster: &Cluster, within: Duration) -> Result<()> {
+    let limit = i64::try_from(within.as_millis()).unwrap_or(i64::MAX).max(1);
+    let command = doc! {"setUserWriteBlockMode": 1, "global": true, "maxTimeMS": limit};
+    cluster.within(within).run("admin", "blocking writes of users", &command).await.map(drop)
+}
+
+/// Takes the block back; nothing where there is none.
+pub(crate) async fn allow_writes(cluster: &Cluster) -> Result<()> {
+    cluster.run("admin", "allowing writes of users", &doc! {"setUserWriteBlockMode": 1, "global": false}).await.map(drop)
 }
 
 /// What `serverStatus` says in `repl.userWriteBlockMode`: 1 allowed, 2 blocked (RAN on 6.0.5).

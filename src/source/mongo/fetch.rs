@@ -21,6 +21,11 @@ pub(crate) async fn relocated(cluster: &Cluster, of: &CollectionRef, error: Erro
     if !matches!(error.code(), Some(UUID_MISMATCH | NAMESPACE_NOT_FOUND)) {
         return Err(error);
     }
+    locate(cluster, of).await
+}
+
+/// Under which name the collection is known now; `None` when it is gone.
+pub(crate) async fn locate(cluster: &Cluster, of: &CollectionRef) -> Result<Option<CollectionRef>> {
     // The error document tells the name in use, but only within the database, where a rename keeps the UUID anyway.
     let command = doc! {"listCollections": 1, "filter": {"info.uuid": bson::Binary { subtype: bson::spec::BinarySubtype::Uuid, bytes: of.uuid.0.to_vec() }}, "nameOnly": false, "cursor": {}};
     let reply = cluster.run(of.ns.db(), &format!("looking for the collection that was `{}`", of.ns), &command).await?;

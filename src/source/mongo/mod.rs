@@ -22,7 +22,7 @@ use crate::{
 };
 use identity::Identity;
 use mongodb::options::{ReadPreference, SelectionCriteria};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tokio::sync::OnceCell;
 
 /// A source behind the driver. Cheap to clone.
@@ -171,8 +171,11 @@ impl Source for MongoSource {
         }
         fence::note(&self.cluster, text).await
     }
-    async fn block_writes(&self, block: bool) -> Result<()> {
-        fence::block_writes(&self.cluster, block).await
+    async fn block_writes(&self, within: Duration) -> Result<()> {
+        fence::block_writes(&self.cluster, within).await
+    }
+    async fn allow_writes(&self) -> Result<()> {
+        fence::allow_writes(&self.cluster).await
     }
     async fn writes_blocked(&self) -> Result<Option<bool>> {
         fence::writes_blocked(&self.cluster).await

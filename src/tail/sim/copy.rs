@@ -127,7 +127,7 @@ impl Copy {
         {
             let _shared = collection.gate.read().await;
             let Some(to) = collection.on_target() else { return Ok(End::Gone) };
-            self.target.insert(&to, &batch.documents, false).await?;
+            self.target.insert(&to, &batch.documents).await?;
         }
         let documents: Vec<_> = raw::elements(&batch.documents).filter_map(|e| e.document()).collect();
         let keys: Vec<_> = documents.iter().filter_map(|doc| DocumentKey::of(doc)).collect();

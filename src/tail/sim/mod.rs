@@ -14,6 +14,7 @@ use crate::{
     model::{ClusterTime, Namespace, Selection, shelf::Shelf},
     observe::Metrics,
     race::Race,
+    retry::Retry,
     source::{
         Source, StartAt,
         memory::{MemorySource, SourceFaults},
@@ -135,6 +136,9 @@ impl Sim {
             selection: Selection::default(),
             metrics: self.metrics.clone(),
             indexes_changed: Arc::new(Notify::new()),
+            copy_wanted: Arc::new(Notify::new()),
+            retry: Retry::new(LIMIT, CancellationToken::new(), |_| {}),
+            capped_read_at: ClusterTime::default(),
             lanes: self.r.random_range(1..=6),
             checkpoint_every: Duration::from_micros(1),
             room: Room::new(1 << 20),

@@ -6,7 +6,7 @@ use crate::{
     model::{IndexSpec, Namespace, raw},
     mongo::Cluster,
 };
-use bson::{Document, RawDocument, RawDocumentBuf, doc};
+use bson::{Bson, Document, RawDocument, RawDocumentBuf, doc};
 
 /// NamespaceNotFound.
 const NAMESPACE_NOT_FOUND: i32 = 26;
@@ -30,7 +30,26 @@ pub(crate) async fn holds_documents(cluster: &Cluster, ns: &Namespace) -> Result
     Ok(reply.get_document("cursor").and_then(|c| c.get_array("firstBatch")).is_ok_and(|batch| !batch.is_empty()))
 }
 
+/// Drops a collection or view; with the buckets of a time series goes its view.
 pub(crate) async fn drop_collection(cluster: &Cluster, ns: &Namespace) -> Result<()> {
+    if !ns.is_functions() {
+        return drop_by_name(cluster, ns).await;
+    }
+    // The server refuses to drop `system.js`, but not to rename it (RAN on 6.0.5 and 6.0.27).
+    let aside = Namespace::new(ns.db(), "mongoferry.dropped_functions");
+    match rename(cluster, ns, &aside, true).await {
+        Err(error) if error.code() == Some(NAMESPACE_NOT_FOUND) => {}
+        other => other?,
+    }
+    drop_by_name(cluster, &aside).await
+}
+
+pub(crate) async fn rename(cluster: &Cluster, from: &Namespace, to: &Namespace, over: bool) -> Result<()> {
+    let command = doc! {"renameCollection": from.as_str(), "to": to.as_str(), "dropTarget": over, "writeConcern": {"w": "majority"}};
+    cluster.run("admin", &format!("renaming `{from}` to `{to}`"), &command).await.map(drop)
+}
+
+async fn drop_by_name(cluster: &Cluster, ns: &Namespace) -> Result<()> {
     let command = doc! {"drop": ns.coll(), "writeConcern": {"w": "majority"}};
     match cluster.run(ns.db(), &format!("dropping `{ns}`"), &command).await {
         Err(error) if error.code() == Some(NAMESPACE_NOT_FOUND) => Ok(()),
@@ -58,14 +77,33 @@ pub(crate) async fn create_indexes(cluster: &Cluster, ns: &Namespace, specs: &[I
     b.str("createIndexes", ns.coll()).begin_array("indexes");
     for (n, spec) in specs.iter().enumerate() {
         // Servers before 4.4 list `ns` within an index; `createIndexes` no longer takes it.
-        b.doc(&n.to_string(), &spec.without(&["ns", "background"]).0);
+        b.begin(&n.to_string());
+        // Servers before 4.4 list `ns` within an index; `createIndexes` no longer takes it.
+        for e in raw::elements(&spec.0).filter(|e| e.name != b"ns") {
+            b.element(e);
+        }
+        // The simple collation is listed by leaving it out, and left out it means the collection's own (RAN on 6.0.5).
+        // Indexes of version 1 know of none.
+        if !spec.has("collation") && raw::get(&spec.0, "v").and_then(|e| e.integer()) != Some(1) {
+            b.begin("collation").str("locale", "simple").end();
+        }
+        b.end();
     }
     b.end().begin("writeConcern").str("w", "majority").end();
     cluster.run_raw(ns.db(), &format!("building indexes on `{ns}`"), &b.finish()).await.map(drop)
 }
 
 pub(crate) async fn drop_index(cluster: &Cluster, ns: &Namespace, name: &str) -> Result<()> {
-    let command = doc! {"dropIndexes": ns.coll(), "index": name, "writeConcern": {"w": "majority"}};
+    drop_indexes(cluster, ns, name).await
+}
+
+/// The build is ended only by all of its names together (RAN on 6.0.5: one of two is refused as unfinished).
+pub(crate) async fn abort_build(cluster: &Cluster, ns: &Namespace, names: &[String]) -> Result<()> {
+    drop_indexes(cluster, ns, names).await
+}
+
+async fn drop_indexes(cluster: &Cluster, ns: &Namespace, names: impl Into<Bson>) -> Result<()> {
+    let command = doc! {"dropIndexes": ns.coll(), "index": names, "writeConcern": {"w": "majority"}};
     match cluster.run(ns.db(), &format!("dropping an index of `{ns}`"), &command).await {
         Err(error) if matches!(error.code(), Some(NAMESPACE_NOT_FOUND | INDEX_NOT_FOUND)) => Ok(()),
         other => other.map(drop),

@@ -12,7 +12,8 @@ use crate::{
     model::{CollectionInfo, CollectionUuid, IndexSpec, Namespace},
     mongo::{Cluster, listing},
 };
-use bson::{RawDocument, doc};
+use bson::RawDocument;
+use std::time::Duration;
 
 /// A target behind the driver. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -43,8 +44,11 @@ impl MongoTarget {
 }
 
 impl Target for MongoTarget {
-    async fn insert(&self, to: &TargetCollection, documents: &RawDocument, ordered: bool) -> Result<Inserted> {
-        bulk::insert(&self.cluster, to, documents, ordered).await
+    fn within(&self, deadline: Duration) -> Self {
+        Self::new(self.cluster.within(deadline))
+    }
+    async fn insert(&self, to: &TargetCollection, documents: &RawDocument) -> Result<Inserted> {
+        bulk::insert(&self.cluster, to, documents).await
     }
     async fn apply(&self, to: &TargetCollection, statements: &[Statement<'_>]) -> Result<Applied> {
         bulk::apply(&self.cluster, to, statements).await
@@ -69,8 +73,7 @@ impl Target for MongoTarget {
         ddl::drop_collection(&self.cluster, ns).await
     }
     async fn rename(&self, from: &Namespace, to: &Namespace, over: bool) -> Result<()> {
-        let command = doc! {"renameCollection": from.as_str(), "to": to.as_str(), "dropTarget": over, "writeConcern": {"w": "majority"}};
-        self.cluster.run("admin", &format!("renaming `{from}` to `{to}`"), &command).await.map(drop)
+        ddl::rename(&self.cluster, from, to, over).await
     }
     async fn modify(&self, ns: &Namespace, options: &RawDocument) -> Result<()> {
         ddl::modify(&self.cluster, ns, options).await
@@ -83,6 +86,9 @@ impl Target for MongoTarget {
     }
     async fn drop_index(&self, ns: &Namespace, name: &str) -> Result<()> {
         ddl::drop_index(&self.cluster, ns, name).await
+    }
+    async fn abort_build(&self, ns: &Namespace, names: &[String]) -> Result<()> {
+        ddl::abort_build(&self.cluster, ns, names).await
     }
     async fn change_index(&self, ns: &Namespace, name: &str, change: &IndexChange) -> Result<()> {
         ddl::change_index(&self.cluster, ns, name, change).await

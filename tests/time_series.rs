@@ -1,0 +1,601 @@
+//! Time series, live: their buckets arrive byte for byte, whatever happens to them; and the functions in `system.js`.
+
+mod real {
+    use crate::support::{Ferry, Pair, run, seed, slow_down, speed_up, told};
+    use bson::{Bson, DateTime, Document, RawDocumentBuf, doc};
+    use futures_util::TryStreamExt;
+    use mongodb::Client;
+    use rand::{Rng, SeedableRng, distr::Alphanumeric, rngs::StdRng};
+    use std::time::Duration;
+    use testbed::{Difference, Options, Version, parity};
+    use tokio::{sync::watch, task::JoinSet};
+
+    /// A command and its database.
+    type Step = (&'static str, Document);
+
+    /// When the measurements begin.
+    const BEGIN: i64 = 1_700_000_000_000;
+
+    fn on(database: &'static str, command: Document) -> Step {
+        (database, command)
+    }
+
+    fn ts(command: Document) -> Step {
+        on("ts", command)
+    }
+
+    fn create(name: &str, more: Document) -> Step {
+        let mut command = doc! {"create": name, "timeseries": {"timeField": "t", "metaField": "m"}};
+        command.extend(more);
+        ts(command)
+    }
+
+    fn modify(name: &str, change: Document) -> Step {
+        let mut command = doc! {"collMod": name};
+        command.extend(change);
+        ts(command)
+    }
+
+    fn index(name: &str, specs: Vec<Document>) -> Step {
+        ts(doc! {"createIndexes": name, "indexes": specs})
+    }
+
+    /// A value of any type, one after the other: buckets do not like that.
+    fn mixed(n: i64) -> Bson {
+        match n % 7 {
+            0 => Bson::Int64(n),
+            1 => format!("text {n}").into(),
+            2 => Bson::Array(vec![n.into(), "x".into()]),
+            3 => doc! {"a": n, "b": {"c": [1, 2]}}.into(),
+            4 => Bson::Null,
+            5 => Bson::Double(f64::NAN),
+            _ => Bson::Int32(7),
+        }
+    }
+
+    /// Measurements of ten hosts, a minute apart.
+    fn measured(minutes: std::ops::Range<i64>, value: impl Fn(i64) -> Bson) -> Vec<Document> {
+        let one = |n: i64| doc! {"t": DateTime::from_millis(BEGIN + n * 60_000), "m": {"host": n % 10}, "v": value(n), "x.y": n};
+        minutes.map(one).collect()
+    }
+
+    fn insert(name: &str, minutes: std::ops::Range<i64>) -> Step {
+        ts(doc! {"insert": name, "documents": measured(minutes, Bson::Int64), "ordered": false})
+    }
+
+    fn insert_mixed(name: &str, minutes: std::ops::Range<i64>) -> Step {
+        ts(doc! {"insert": name, "documents": measured(minutes, mixed), "ordered": false})
+    }
+
+    /// Of whole buckets: a server of 6.0 deletes and updates by the metadata alone.
+    fn delete(name: &str, host: i64) -> Step {
+        ts(doc! {"delete": name, "deletes": [{"q": {"m.host": host}, "limit": 0}]})
+    }
+
+    fn update(name: &str, host: i64) -> Step {
+        let change = doc! {"$set": {"m.seen.at": ["here", host]}};
+        ts(doc! {"update": name, "updates": [{"q": {"m.host": host}, "u": change, "multi": true}]})
+    }
+
+    /// So much that it is copied in several partitions: text that does not compress.
+    fn bulky() -> Vec<Step> {
+        let mut rng = StdRng::seed_from_u64(7);
+        let mut text = || (0..150).map(|_| char::from(rng.sample(Alphanumeric))).collect::<String>();
+        let mut batch = |from: i64| {
+            let documents: Vec<_> = (from..from + 1_000)
+                .map(|n| doc! {"t": DateTime::from_millis(BEGIN + n * 1_000), "m": n % 40, "v": text(), "n": n})
+                .collect();
+            ts(doc! {"insert": "bulky", "documents": documents, "ordered": false})
+        };
+        (0..20).map(|n| batch(n * 1_000)).collect()
+    }
+
+    /// Every kind of index that a series can have, and one that only its buckets know.
+    fn indexes(name: &str) -> [Step; 2] {
+        let of_series = vec![
+            doc! {"key": {"m.host": 1, "t": -1}, "name": "host and time"},
+            doc! {"key": {"v": 1}, "name": "measured"},
+            doc! {"key": {"m.host": 1}, "name": "partial", "partialFilterExpression": {"m.host": {"$gt": 5}}},
+            doc! {"key": {"m.rack": -1}, "name": "sparse", "sparse": true, "collation": {"locale": "de", "strength": 1}},
+            doc! {"key": {"m.where": "2dsphere"}, "name": "where"},
+            doc! {"key": {"place": "2dsphere"}, "name": "place"},
+            doc! {"key": {"m.zone": 1}, "name": "unseen", "hidden": true},
+        ];
+        let of_buckets = vec![doc! {"key": {"control.count": 1}, "name": "direct"}];
+        [index(name, of_series), index(&format!("system.buckets.{name}"), of_buckets)]
+    }
+
+    fn before() -> Vec<Step> {
+        let mut steps = vec![
+            create("load", doc! {"expireAfterSeconds": 1_000_000_000_i64}),
+            ts(doc! {"create": "plain", "timeseries": {"timeField": "t"}}),
+            create("collated", doc! {"collation": {"locale": "en", "strength": 2}}),
+            create("engine", doc! {"storageEngine": {"wiredTiger": {"configString": "block_compressor=zlib"}}}),
+            ts(doc! {"create": "a name. with dots, 日本", "timeseries": {"timeField": "t", "metaField": "m", "granularity": "hours"}}),
+            ts(doc! {"insert": "becomes_series", "documents": [{"_id": 1}]}),
+            ts(doc! {"create": "view", "viewOn": "load", "pipeline": [{"$match": {"v": {"$gt": 5}}}]}),
+            ts(doc! {"insert": "system.js", "documents": [{"_id": "once", "value": "function() {}"}, {"_id": "gone", "value": 1}]}),
+        ];
+        for name in ["coarser", "dropped", "recreated", "often", "becomes_plain", "becomes_view", "indexed", "live", "bulky"] {
+            steps.push(create(name, doc! {}));
+        }
+        for name in ["load", "plain", "engine", "coarser", "dropped", "recreated", "often", "becomes_plain", "becomes_view", "indexed"] {
+            steps.push(insert(name, 0..300));
+        }
+        steps.push(insert_mixed("collated", 0..200));
+        steps.push(insert_mixed("a name. with dots, 日本", 0..200));
+        steps.extend(bulky());
+        steps.extend(indexes("indexed"));
+        steps.extend([
+            on("gone", doc! {"create": "series", "timeseries": {"timeField": "t"}}),
+            on("gone", doc! {"insert": "series", "documents": measured(0..50, mixed)}),
+            on("gone", doc! {"create": "view", "viewOn": "series", "pipeline": []}),
+            on("gone", doc! {"insert": "system.js", "documents": [{"_id": "f", "value": 1}]}),
+        ]);
+        steps
+    }
+
+    /// What happens to them, with writes before and behind it.
+    fn changes() -> Vec<Step> {
+        let mut steps = Vec::new();
+        for name in ["load", "plain", "engine", "coarser", "a name. with dots, 日本"] {
+            steps.extend([insert(name, 200..400), insert_mixed(name, 300..500), insert(name, 100..150)]);
+        }
+        // An index of a measurement takes no arrays.
+        steps.push(insert("indexed", 200..500));
+        steps.extend([delete("load", 3), update("load", 4), delete("bulky", 7), insert_mixed("load", 400..450), update("indexed", 5)]);
+        steps.extend(["minutes", "hours"].into_iter().flat_map(|granularity| {
+            [modify("coarser", doc! {"timeseries": {"granularity": granularity}}), insert("coarser", 500..900), update("coarser", 6)]
+        }));
+        steps.extend([
+            modify("load", doc! {"expireAfterSeconds": 900_000_000_i64}),
+            modify("engine", doc! {"expireAfterSeconds": 800_000_000_i64, "timeseries": {"granularity": "minutes"}}),
+            modify("plain", doc! {"expireAfterSeconds": 900_000_000_i64}),
+            modify("plain", doc! {"expireAfterSeconds": "off"}),
+            modify("plain", doc! {}),
+            index("load", vec![doc! {"key": {"t": 1, "m.host": -1}, "name": "new"}]),
+            modify("indexed", doc! {"index": {"name": "measured", "hidden": true}}),
+            modify("indexed", doc! {"index": {"keyPattern": {"m.zone": 1}, "hidden": false}}),
+            ts(doc! {"dropIndexes": "indexed", "index": "partial"}),
+            index("indexed", vec![doc! {"key": {"t": -1}, "name": "partial"}]),
+            ts(doc! {"drop": "dropped"}),
+            ts(doc! {"drop": "recreated"}),
+            ts(
+                doc! {"create": "recreated", "timeseries": {"timeField": "at", "granularity": "minutes"}, "expireAfterSeconds": 1_000_000_000_i64},
+            ),
+            ts(doc! {"insert": "recreated", "documents": [{"at": DateTime::from_millis(BEGIN), "other": 1}]}),
+            create("made", doc! {"collation": {"locale": "sv"}}),
+            insert_mixed("made", 0..120),
+            delete("made", 2),
+            // One name, of one kind and then of the other.
+            ts(doc! {"drop": "becomes_plain"}),
+            ts(doc! {"insert": "becomes_plain", "documents": [{"_id": 1, "no": "series"}]}),
+            ts(doc! {"drop": "becomes_view"}),
+            ts(doc! {"create": "becomes_view", "viewOn": "load", "pipeline": []}),
+            ts(doc! {"drop": "becomes_series"}),
+            create("becomes_series", doc! {}),
+            insert("becomes_series", 0..20),
+            ts(doc! {"drop": "view"}),
+            create("view", doc! {}),
+            insert("view", 0..20),
+        ]);
+        for n in 0..6 {
+            steps.push(ts(doc! {"drop": "often"}));
+            steps.push(create(
+                "often",
+                if n % 2 == 0 {
+                    doc! {"expireAfterSeconds": 1_000_000_000_i64}
+                } else {
+                    doc! {}
+                },
+            ));
+            steps.extend([insert_mixed("often", n * 50..n * 50 + 60), delete("often", n)]);
+            steps.push(index("often", vec![doc! {"key": {"m.host": 1}, "name": format!("index {n}")}]));
+        }
+        steps.extend([
+            ts(doc! {"update": "system.js", "updates": [{"q": {"_id": "once"}, "u": {"$set": {"value": "function() { return 1; }"}}}]}),
+            ts(doc! {"delete": "system.js", "deletes": [{"q": {"_id": "gone"}, "limit": 1}]}),
+            index("system.js", vec![doc! {"key": {"value": 1}, "name": "by value"}]),
+            on("functions", doc! {"insert": "system.js", "documents": [{"_id": "f", "value": 1}]}),
+            on("admin", doc! {"renameCollection": "functions.system.js", "to": "functions.kept"}),
+            on("functions", doc! {"insert": "system.js", "documents": [{"_id": "g", "value": 2}]}),
+            // Functions cannot be dropped but with their database.
+            on("gone", doc! {"dropDatabase": 1}),
+            on("gone", doc! {"create": "series", "timeseries": {"timeField": "t"}}),
+            on("gone", doc! {"insert": "series", "documents": measured(100..130, mixed)}),
+        ]);
+        steps
+    }
+
+    async fn perform(client: &Client, steps: &[Step]) {
+        for (database, command) in steps {
+            run(client, database, command.clone()).await;
+        }
+    }
+
+    /// Somebody who measures, and sometimes deletes, until writes are blocked.
+    struct Measuring {
+        tasks: JoinSet<u64>,
+        commands: watch::Receiver<u64>,
+    }
+
+    impl Measuring {
+        fn start(client: &Client, seed: u64) -> Self {
+            let (tell, commands) = watch::channel(0);
+            let (client, mut tasks) = (client.database("ts"), JoinSet::new());
+            tasks.spawn(async move {
+                let mut rng = StdRng::seed_from_u64(seed);
+                for n in 0.. {
+                    let from = rng.random_range(0..2_000);
+                    let (_, command) = match rng.random_range(0..30) {
+                        0 => delete("live", rng.random_range(0..10)),
+                        1 => update("live", rng.random_range(0..10)),
+                        2..10 => insert_mixed("live", from..from + rng.random_range(1..40)),
+                        _ => insert("live", from..from + rng.random_range(1..40)),
+                    };
+                    match client.run_command(command).await {
+                        Ok(reply) if !reply.contains_key("writeErrors") => drop(tell.send(n + 1)),
+                        Ok(reply) => {
+                            assert!(reply.to_string().contains("371"), "{reply:?}");
+                            return n;
+                        }
+                        Err(error) => {
+                            assert!(error.to_string().contains("blocked"), "{error}");
+                            return n;
+                        }
+                    }
+                }
+                0
+            });
+            Self { tasks, commands }
+        }
+
+        /// Waits until it has done so much more.
+        async fn go_on(&mut self, commands: u64) {
+            let wanted = *self.commands.borrow() + commands;
+            self.commands.wait_for(|n| *n >= wanted).await.expect("it goes on");
+        }
+
+        /// Its end, which the fence brings.
+        async fn ended(mut self) {
+            let commands = self.tasks.join_next().await.expect("one task").unwrap();
+            eprintln!("measured with {commands} commands");
+            assert!(commands > 0);
+        }
+    }
+
+    async fn prepared() -> Pair {
+        let pair = Pair::start().await;
+        perform(&pair.from, &before()).await;
+        pair
+    }
+
+    /// The definitions of views, those of time series among them: a listing shows these by their buckets.
+    async fn views(client: &Client, database: &str) -> Vec<Vec<u8>> {
+        let found = client.database(database).collection::<RawDocumentBuf>("system.views").find(doc! {}).await.unwrap();
+        let mut views: Vec<_> = found.map_ok(RawDocumentBuf::into_bytes).try_collect().await.unwrap();
+        views.sort();
+        views
+    }
+
+    async fn assert_equal(pair: &Pair) {
+        pair.assert_equal().await;
+        for database in ["ts", "gone"] {
+            assert_eq!(views(&pair.from, database).await, views(&pair.to, database).await, "views of `{database}`");
+        }
+        assert!(!views(&pair.from, "ts").await.is_empty());
+    }
+
+    async fn hand_over(pair: Pair, mut ferry: Ferry, measuring: Measuring) {
+        ferry.wait_until_caught_up(&pair.from).await;
+        ferry.verb(&["verify"]).await.expect(0, "verify");
+        ferry.cutover_and_end().await;
+        measuring.ended().await;
+        assert_equal(&pair).await;
+        pair.end().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn time_series_are_followed_while_tailing() {
+        let pair = prepared().await;
+        let mut measuring = Measuring::start(&pair.from, seed("time series while tailing"));
+        let mut ferry = pair.ferry(&[]);
+        ferry.wait_for_phase("tailing").await;
+        perform(&pair.from, &changes()).await;
+        measuring.go_on(50).await;
+        hand_over(pair, ferry, measuring).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn time_series_are_followed_while_tailing_with_a_kill_in_the_middle() {
+        let seed = seed("time series while tailing, killed");
+        let mut rng = StdRng::seed_from_u64(seed);
+        let pair = prepared().await;
+        let measuring = Measuring::start(&pair.from, seed);
+        // Nothing of it is saved: the replay meets a target that is further on, wherever the kill comes.
+        let mut ferry = pair.ferry(&["--checkpoint-interval", "60s"]);
+        ferry.wait_for_phase("tailing").await;
+        perform(&pair.from, &changes()).await;
+        let applied = rng.random_range(5..60);
+        ferry.wait_for("some of the changes", |s| s["events"]["ddl"].as_u64() >= Some(applied)).await;
+        ferry.kill_9();
+        ferry.restart();
+        hand_over(pair, ferry, measuring).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn time_series_are_followed_while_copying_with_a_kill_in_the_middle() {
+        let seed = seed("time series while copying");
+        let mut rng = StdRng::seed_from_u64(seed);
+        let pair = prepared().await;
+        let mut measuring = Measuring::start(&pair.from, seed);
+        measuring.go_on(20).await;
+        slow_down(&pair.to, &["insert"], Duration::from_millis(300)).await;
+        let mut ferry = pair.ferry(&["--partition-size", "1MiB", "--copy-partitions", "1", "--verbose"]);
+        let copying = ferry.wait_for("some of the copy", |s| s["copy"]["collections_done"].as_u64() >= Some(1)).await;
+        assert_eq!(copying["phase"], "copying", "{copying:#}");
+        let changes = changes();
+        let (first, rest) = changes.split_at(rng.random_range(1..changes.len()));
+        perform(&pair.from, first).await;
+        ferry.kill_9();
+        perform(&pair.from, rest).await;
+        measuring.go_on(20).await;
+        ferry.restart();
+        speed_up(&pair.to).await;
+        ferry.wait_for_phase("tailing").await;
+        hand_over(pair, ferry, measuring).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_series_is_selected_and_renamed_by_the_name_that_people_know() {
+        let pair = prepared().await;
+        let options = [
+            ["--include", "ts.l*"],
+            ["--include", "ts.coarser"],
+            ["--include", "gone"],
+            ["--exclude", "ts.live"],
+            ["--rename", "ts.load=stats.usage"],
+            ["--rename", "gone=there"],
+        ];
+        let mut ferry = pair.ferry(options.as_flattened());
+        ferry.wait_for_phase("tailing").await;
+        perform(&pair.from, &changes()).await;
+        ferry.wait_until_caught_up(&pair.from).await;
+        ferry.verb(&["verify"]).await.expect(0, "verify");
+        ferry.cutover_and_end().await;
+        pair.assert_equal_as(|database, coll| {
+            let (before, name) = coll.strip_prefix("system.buckets.").map_or(("", coll), |name| ("system.buckets.", name));
+            match (database, name) {
+                ("ts", "load") => Some(("stats".into(), format!("{before}usage"))),
+                ("ts", "coarser") => Some(("ts".into(), coll.into())),
+                ("gone", _) => Some(("there".into(), coll.into())),
+                _ => None,
+            }
+        })
+        .await;
+        let usage = views(&pair.to, "stats").await;
+        assert_eq!(usage.len(), 1);
+        assert!(String::from_utf8_lossy(&usage[0]).contains("system.buckets.usage"), "the view shows the buckets of its own name");
+        pair.end().await;
+    }
+
+    /// What the buckets of a series say of mixed schema.
+    async fn mixed_schema(client: &Client, name: &str) -> Option<bool> {
+        let listed = run(client, "ts", doc! {"listCollections": 1, "filter": {"name": format!("system.buckets.{name}")}}).await;
+        let text = listed.to_string();
+        let (_, value) = text.split_once("timeseriesBucketsMayHaveMixedSchemaData=")?;
+        Some(value.starts_with("true"))
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn that_buckets_may_be_of_mixed_schema_arrives_although_the_stream_does_not_tell() {
+        let newer = || Options { version: Version::V6_0_27, ..Options::default() };
+        let pair = Pair::with(newer(), newer()).await;
+        let flag = |name: &str, value: bool| modify(name, doc! {"timeseriesBucketsMayHaveMixedSchemaData": value});
+        perform(&pair.from, &["before", "live", "back"].map(|name| create(name, doc! {}))).await;
+        perform(&pair.from, &[flag("before", true), flag("back", true), insert_mixed("before", 0..100)]).await;
+        let measuring = Measuring::start(&pair.from, seed("mixed schema"));
+        let mut ferry = pair.ferry(&[]);
+        ferry.wait_for_phase("tailing").await;
+        assert_eq!(mixed_schema(&pair.to, "before").await, Some(true));
+        perform(
+            &pair.from,
+            &[
+                flag("live", true),
+                flag("back", false),
+                modify("before", doc! {}),
+                create("engine", doc! {"storageEngine": {"wiredTiger": {"configString": "block_compressor=zlib"}}}),
+                flag("engine", true),
+                insert_mixed("engine", 0..50),
+            ],
+        )
+        .await;
+        ferry.wait_until_caught_up(&pair.from).await;
+        for (name, wanted) in [("live", true), ("back", false), ("engine", true), ("before", true)] {
+            assert_eq!(mixed_schema(&pair.to, name).await, Some(wanted), "{name}");
+        }
+        ferry.verb(&["verify"]).await.expect(0, "verify");
+        ferry.cutover_and_end().await;
+        measuring.ended().await;
+        pair.assert_equal().await;
+        pair.end().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_target_may_be_of_a_newer_version() {
+        let pair = Pair::with(Options::default(), Options { version: Version::V6_0_27, ..Options::default() }).await;
+        perform(&pair.from, &before()).await;
+        let mut measuring = Measuring::start(&pair.from, seed("newer target"));
+        let mut ferry = pair.ferry(&[]);
+        ferry.wait_for_phase("tailing").await;
+        perform(&pair.from, &changes()).await;
+        measuring.go_on(20).await;
+        ferry.wait_until_caught_up(&pair.from).await;
+        ferry.verb(&["verify"]).await.expect(0, "verify");
+        ferry.cutover_and_end().await;
+        measuring.ended().await;
+        // Each server validates buckets in its own way; that no other option differs, `verify` has seen.
+        let report = testbed::compare(&pair.from, &pair.to, parity::everything).await.unwrap();
+        let expected = |d: &Difference| d.kind == parity::Kind::ChangedOptions && d.namespace.contains(".system.buckets.");
+        let others: Vec<_> = report.differences.iter().filter(|d| !expected(d)).collect();
+        assert!(others.is_empty(), "{others:#?}");
+        assert!(report.documents().0 > 1_000, "{:?}", report.documents());
+        for database in ["ts", "gone"] {
+            assert_eq!(views(&pair.from, database).await, views(&pair.to, database).await, "views of `{database}`");
+        }
+        // The series goes on with the server's own ways.
+        for client in [&pair.from, &pair.to] {
+            run(client, "admin", doc! {"setUserWriteBlockMode": 1, "global": false}).await;
+            perform(client, &[insert("load", 2_000..2_100)]).await;
+        }
+        let count = async |client: &Client| client.database("ts").collection::<Document>("load").count_documents(doc! {}).await.unwrap();
+        assert_eq!(count(&pair.from).await, count(&pair.to).await);
+        pair.end().await;
+    }
+
+    /// What an option of the buckets of `ts.short` is now.
+    async fn expiry(client: &Client) -> Option<Bson> {
+        let listed = run(client, "ts", doc! {"listCollections": 1, "filter": {"name": "system.buckets.short"}}).await;
+        let batch = listed.get_document("cursor").unwrap().get_array("firstBatch").unwrap().clone();
+        batch[0].as_document().unwrap().get_document("options").unwrap().get("expireAfterSeconds").cloned()
+    }
+
+    async fn expire(client: &Client, on: bool) {
+        run(client, "admin", doc! {"setParameter": 1, "ttlMonitorEnabled": on}).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn measurements_expire_on_the_source_alone_until_the_cutover() {
+        let each_second = || Options { extra_args: vec!["--setParameter".into(), "ttlMonitorSleepSecs=1".into()], ..Options::default() };
+        let pair = Pair::with(each_second(), each_second()).await;
+        // Old enough to expire at once, everywhere.
+        expire(&pair.from, false).await;
+        perform(
+            &pair.from,
+            &[create("short", doc! {"expireAfterSeconds": 60_i64}), insert("short", 0..500), insert("short", 5_000..5_100)],
+        )
+        .await;
+        let stored = async |client: &Client| {
+            client.database("ts").collection::<Document>("system.buckets.short").count_documents(doc! {}).await.unwrap()
+        };
+        let all = stored(&pair.from).await;
+        let mut ferry = pair.ferry(&[]);
+        ferry.wait_until_ready().await;
+        perform(&pair.from, &[insert("short", 600..700), modify("short", doc! {"expireAfterSeconds": 90_i64})]).await;
+        ferry.wait_until_caught_up(&pair.from).await;
+        assert_eq!((expiry(&pair.from).await, expiry(&pair.to).await), (Some(Bson::Int64(90)), None));
+        let more = stored(&pair.from).await;
+        assert!(more > all, "{more} > {all}");
+        // The target's monitor has run: a second collection, made there by hand, tells.
+        pair.on_target("other", doc! {"create": "clock", "timeseries": {"timeField": "t"}, "expireAfterSeconds": 1_i64}).await;
+        pair.on_target("other", doc! {"insert": "clock", "documents": measured(0..1, mixed)}).await;
+        let clock = pair.to.database("other").collection::<Document>("system.buckets.clock");
+        while clock.count_documents(doc! {}).await.unwrap() > 0 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert_eq!(stored(&pair.to).await, more);
+        pair.on_target("other", doc! {"dropDatabase": 1}).await;
+
+        // What the source's monitor deletes, the target loses by the stream.
+        expire(&pair.to, false).await;
+        let future = DateTime::from_millis(DateTime::now().timestamp_millis() + 3_600_000);
+        perform(&pair.from, &[ts(doc! {"insert": "short", "documents": [{"t": future, "m": 1, "v": 1}]})]).await;
+        expire(&pair.from, true).await;
+        while stored(&pair.from).await > 1 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        ferry.wait_until_caught_up(&pair.from).await;
+        assert_eq!(stored(&pair.to).await, 1);
+        ferry.cutover_and_end().await;
+        assert_eq!(expiry(&pair.to).await, Some(Bson::Int64(90)));
+        assert_equal(&pair).await;
+        pair.end().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_undone_cutover_takes_the_expiry_back() {
+        let pair = Pair::start().await;
+        expire(&pair.from, false).await;
+        expire(&pair.to, false).await;
+        perform(&pair.from, &[create("short", doc! {"expireAfterSeconds": 60_i64}), insert("short", 0..500)]).await;
+        let mut ferry = pair.ferry(&[]);
+        ferry.wait_until_ready().await;
+        // The expiry comes back, but too late.
+        slow_down(&pair.to, &["collMod"], Duration::from_secs(6)).await;
+        let undone = ferry.cutover(&["--timeout", "4s"]).await.expect(1, "a late cutover");
+        assert!(undone.stdout.contains("undone") && undone.stdout.contains("seal"), "{undone:?}");
+        speed_up(&pair.to).await;
+        // The source is given back first; the target is unsealed before the tail goes on.
+        ferry.wait_until_ready().await;
+        assert_eq!(expiry(&pair.to).await, None);
+        perform(&pair.from, &[insert("short", 700..800)]).await;
+        ferry.cutover_and_end().await;
+        assert_eq!(expiry(&pair.to).await, Some(Bson::Int64(60)));
+        assert_equal(&pair).await;
+        pair.end().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_documented_roles_are_enough_and_custom_ones_are_told_what_they_lack() {
+        let locked = || Options { auth: true, ..Options::default() };
+        let pair = Pair::with(locked(), locked()).await;
+        perform(&pair.from, &before()).await;
+        let role = |name: &str| doc! {"role": name, "db": "admin"}.into();
+        pair.source.create_user("ferry", "s3cret", ["readAnyDatabase", "clusterMonitor", "backup"].map(role).to_vec()).await.unwrap();
+        // As a role of one's own is easily written: all databases, and nothing of `system.*`.
+        let actions = ["find", "insert", "update", "remove", "createCollection", "createIndex", "dropCollection", "dropIndex"];
+        let narrow = vec![
+            doc! {"resource": {"db": "", "collection": ""}, "actions": actions.into_iter().chain(["collMod", "listCollections", "listIndexes", "bypassDocumentValidation", "collStats"]).collect::<Vec<_>>()},
+            doc! {"resource": {"cluster": true}, "actions": ["listDatabases"]},
+        ];
+        pair.on_target("admin", doc! {"createRole": "narrow", "privileges": narrow, "roles": []}).await;
+        pair.target.create_user("ferry", "s3cret", ["narrow", "clusterMonitor"].map(role).to_vec()).await.unwrap();
+        let (source, target) = (pair.source.uri_for("ferry", "s3cret"), pair.target.uri_for("ferry", "s3cret"));
+        let check = ["check", "--source", &source, "--target", &target];
+        let missing = told(&check).await.expect(4, "check with too narrow a role");
+        let text = format!("{}{}", missing.stdout, missing.stderr);
+        for needed in ["update on system.buckets.*", "renameCollectionSameDB on system.js", "readWriteAnyDatabase", "dbAdminAnyDatabase"] {
+            assert!(text.contains(needed), "{needed}: {text}");
+        }
+        // Not needed where nothing of the kind is selected.
+        told(&[&check[..], &["--exclude", "ts", "--exclude", "gone"]].concat()).await.expect(0, "check without time series");
+
+        let roles: Vec<Bson> = ["readWriteAnyDatabase", "dbAdminAnyDatabase"].map(role).to_vec();
+        pair.on_target("admin", doc! {"revokeRolesFromUser": "ferry", "roles": [role("narrow")]}).await;
+        pair.on_target("admin", doc! {"grantRolesToUser": "ferry", "roles": roles}).await;
+        told(&check).await.expect(0, "check with the documented roles");
+        let mut ferry = Ferry::start(&source, &target, &[]);
+        ferry.wait_for_phase("tailing").await;
+        perform(&pair.from, &changes()).await;
+        ferry.wait_until_caught_up(&pair.from).await;
+        ferry.verb(&["verify"]).await.expect(0, "verify");
+        ferry.cutover_and_end().await;
+        // Nobody may read the definitions of views under access control.
+        pair.assert_equal().await;
+        pair.end().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_stands_in_the_way_is_dropped_only_when_permitted() {
+        let pair = Pair::start().await;
+        perform(&pair.from, &[create("load", doc! {}), insert("load", 0..50)]).await;
+        perform(&pair.from, &[ts(doc! {"insert": "system.js", "documents": [{"_id": "f", "value": 1}]})]).await;
+        for (database, command) in [
+            create("load", doc! {"expireAfterSeconds": 1_000_000_000_i64}),
+            insert("load", 70..90),
+            ts(doc! {"insert": "system.js", "documents": [{"_id": "of the target", "value": 1}]}),
+        ] {
+            pair.on_target(database, command).await;
+        }
+        let check = ["check", "--source", &pair.source.uri(), "--target", &pair.target.uri()];
+        let refused = told(&check).await.expect(4, "check");
+        let text = format!("{}{}", refused.stdout, refused.stderr);
+        assert!(text.contains("ts.load") && text.contains("ts.system.js"), "{text}");
+        let mut ferry = pair.ferry(&["--drop-target-namespaces"]);
+        ferry.wait_until_ready().await;
+        perform(&pair.from, &[insert("load", 50..60)]).await;
+        ferry.cutover_and_end().await;
+        assert_equal(&pair).await;
+        pair.end().await;
+    }
+}
