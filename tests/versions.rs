@@ -215,6 +215,31 @@ mod real {
     }
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn what_a_pair_cannot_do_is_refused_before_the_start() {
+        let old = Options { version: Version::V4_4_2, ..Options::default() };
+        let pair = Pair::with(old, Options::default()).await;
+        let index = |spec: Document| doc! {"createIndexes": "some", "indexes": [spec]};
+        let cases = [
+            ("haystack", index(doc! {"key": {"at": "geoHaystack", "a": 1}, "name": "hay", "bucketSize": 1})),
+            ("timeless", index(doc! {"key": {"at": 1}, "name": "timeless", "expireAfterSeconds": f64::NAN})),
+            ("javascript", doc! {"insert": "system.js", "documents": [{"_id": "one", "value": "function() { return 1; }"}]}),
+        ];
+        for (name, command) in cases {
+            run(&pair.from, "shop", command).await;
+            let refused = told(&["check", "--source", &pair.source.uri(), "--target", &pair.target.uri(), "--output", "json"]).await;
+            let report = refused.expect(4, name).json();
+            let findings = report["findings"].as_array().unwrap();
+            let error = findings.iter().find(|f| f["level"] == "error").unwrap_or_else(|| panic!("no error: {report:#}"));
+            golden(
+                &format!("versions/refused-{name}.txt"),
+                &format!("{}\n    {}\n", error["what"].as_str().unwrap(), error["hint"].as_str().unwrap()),
+            );
+            run(&pair.from, "shop", doc! {"dropDatabase": 1}).await;
+        }
+        pair.end().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn from_4_4_2_to_6_0_5() {
         core(Version::V4_4_2, Version::V6_0_5).await;
     }
