@@ -7,7 +7,7 @@ use super::{
     record::{from_entry, from_partition, to_entry, to_partition},
 };
 use crate::{
-    catalog::Entry,
+    catalog::{Entry, State},
     error::{Error, Result},
     model::{Activity, CollectionUuid, Partition, PartitionId, Phase, Position, Side, shelf::Place},
 };
@@ -140,7 +140,8 @@ impl Store for MemoryStore {
 
     async fn forget(&self, collections: &[CollectionUuid]) -> Result<()> {
         self.save(|s| {
-            s.entries.retain(|uuid, _| !collections.contains(uuid));
+            let dropped = |saved: &RawDocumentBuf| to_entry(saved).is_none_or(|entry| entry.state == State::Dropped);
+            s.entries.retain(|uuid, saved| !collections.contains(uuid) || !dropped(saved));
             s.partitions.retain(|id, _| !collections.contains(&id.collection));
             Ok(())
         })

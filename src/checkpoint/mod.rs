@@ -29,7 +29,7 @@ pub trait Store: Clone + Send + Sync + 'static {
     fn save_resume_point(&self, position: &Position) -> impl Future<Output = Result<()>> + Send;
     /// Saves what is known of collections.
     fn save_entries(&self, entries: &[Entry]) -> impl Future<Output = Result<()>> + Send;
-    /// Forgets collections and their partitions.
+    /// Forgets dropped collections and their partitions.
     fn forget(&self, collections: &[CollectionUuid]) -> impl Future<Output = Result<()>> + Send;
     /// Saves partitions and their progress.
     fn save_partitions(&self, partitions: &[Partition]) -> impl Future<Output = Result<()>> + Send;

@@ -6,7 +6,7 @@ use super::{
     record::{from_entry, from_partition, to_entry, to_partition},
 };
 use crate::{
-    catalog::Entry,
+    catalog::{Entry, State},
     error::{Error, Result},
     model::{Activity, CollectionUuid, Partition, Phase, Position, Side, raw},
     mongo::{Cluster, CursorOptions, listing},
@@ -241,8 +241,12 @@ impl Store for MongoStore {
         let binary =
             |uuid: &CollectionUuid| Bson::Binary(bson::Binary { subtype: bson::spec::BinarySubtype::Uuid, bytes: uuid.0.to_vec() });
         let ids: Vec<Bson> = collections.iter().map(binary).collect();
-        for (collection, field) in [("collections", "_id"), ("partitions", "_id.collection")] {
-            let delete = doc! {"q": {field: {"$in": &ids}}, "limit": 0};
+        // A view that was made anew under its name has the same identity, and lives.
+        let dropped = State::Dropped.label();
+        let which =
+            [("collections", doc! {"_id": {"$in": &ids}, "state": dropped}), ("partitions", doc! {"_id.collection": {"$in": &ids}})];
+        for (collection, filter) in which {
+            let delete = doc! {"q": filter, "limit": 0};
             self.run("tidying the checkpoint", &doc! {"delete": collection, "deletes": [delete], "writeConcern": {"w": "majority"}})
                 .await?;
         }

@@ -8,7 +8,7 @@ use super::{
     preflight::inspect,
 };
 use crate::{
-    catalog::Catalog,
+    catalog::{Catalog, State},
     checkpoint::{FORMAT, MongoStore, Record, Store},
     config::Config,
     copy::{Counts, plan},
@@ -118,10 +118,12 @@ impl Opening<'_> {
     /// Saves where the change stream begins, and only then lists and plans: a crash between the two only
     /// repeats an empty plan; the other order could lose every write made between them.
     async fn plan(&self, record: &mut Record) -> Result<()> {
-        let half = self.store.entries().await?;
-        for entry in &half {
+        let mut half = self.store.entries().await?;
+        for entry in &mut half {
             self.clusters.target.drop_collection(&entry.target).await?;
+            entry.state = State::Dropped;
         }
+        self.store.save_entries(&half).await?;
         self.store.forget(&half.iter().map(|e| e.uuid).collect::<Vec<_>>()).await?;
         record.start_at = self.clusters.source.operation_time().await?;
         record.resume_time = record.start_at;

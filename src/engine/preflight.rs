@@ -297,6 +297,14 @@ impl Inspected {
     }
 }
 
+fn not_allowed(side: Side, (actions, command): privileges::Missing) -> Error {
+    Error::UnfitCluster {
+        side,
+        problem: format!("does not allow its user: {}", actions.join(", ")),
+        hint: format!("grant it in mongosh: {command}"),
+    }
+}
+
 /// What sources before 6.0 may hold that a watch does not see changes of, or that later servers no longer have.
 async fn fit_for_watching(clusters: &Clusters, selected: &[CollectionInfo]) -> Result<()> {
     let refused =
@@ -324,14 +332,6 @@ async fn fit_for_watching(clusters: &Clusters, selected: &[CollectionInfo]) -> R
         }
     }
     Ok(())
-}
-
-fn not_allowed(side: Side, (actions, command): privileges::Missing) -> Error {
-    Error::UnfitCluster {
-        side,
-        problem: format!("does not allow its user: {}", actions.join(", ")),
-        hint: format!("grant it in mongosh: {command}"),
-    }
 }
 
 /// Refuses everything that is none.

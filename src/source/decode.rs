@@ -86,11 +86,11 @@ fn change(operation: &str, h: &Header<'_>, names: &mut Names) -> Result<Change> 
         return Ok(Change::Idle);
     }
     let uuid = h.uuid;
-    let document = || h.document.map(raw::owned).ok_or_else(|| missing("fullDocument"));
     let options = || h.description.map(raw::owned).ok_or_else(|| missing("operationDescription"));
     let op = match operation {
-        "insert" => WriteOp::Insert(document()?),
-        "replace" => WriteOp::Replace(document()?),
+        // A stream that had to leave the documents out, for one that was too large.
+        "insert" => h.document.map_or(WriteOp::Reread, |doc| WriteOp::Insert(raw::owned(doc))),
+        "replace" => h.document.map_or(WriteOp::Reread, |doc| WriteOp::Replace(raw::owned(doc))),
         "update" => h.diff.map_or(WriteOp::Reread, |diff| WriteOp::Diff(raw::owned(diff))),
         "delete" => WriteOp::Delete,
         "create" => return Ok(Change::Ddl(Ddl::Create { ns, uuid, options: with_id_index(uuid, options()?) })),

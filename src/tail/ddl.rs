@@ -67,9 +67,10 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
             return Ok(Brought::Nothing);
         }
         if let Some(known) = self.tail.catalog.find(id) {
-            // A UUID is created once; the name of a view may be used again, also at the time at which it was dropped.
             let (state, known_at) = (known.entry().state, known.entry().known_at);
-            if uuid.is_some() || known_at > self.time || (known_at == self.time && state != State::Dropped) {
+            // A UUID is created once; the name of a view may be used again, also at the time at which it was dropped.
+            let since = if state == State::Dropped { known_at > self.time } else { known_at >= self.time };
+            if uuid.is_some() || since {
                 return Ok(Brought::Nothing);
             }
             // A drop that was not told: of `system.views`, and so of all views of the database (RAN on 6.0.5).
@@ -78,7 +79,7 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
         let kind = if uuid.is_some() { CollectionKind::Collection } else { CollectionKind::View };
         let info = CollectionInfo { ns: ns.clone(), uuid, kind, options: options.clone() };
         let mut entry = Entry::new(&info, self.tail.selection.target_of(ns), State::Complete, self.time);
-        if let Some(other) = self.tail.catalog.named(ns) {
+        if let Some(other) = self.holder(ns) {
             if !self.listed_later() && other.entry().known_at < self.time {
                 return Err(Error::Bug(format!("`{ns}` was created while another collection had that name")));
             }
@@ -243,7 +244,7 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
         if !self.tail.selection.takes(to) {
             return self.remove(collection).await;
         }
-        if self.tail.catalog.named(to).is_some() {
+        if self.holder(to).is_some() {
             return if self.listed_later() {
                 Ok(())
             } else {
@@ -319,7 +320,7 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
             None if !rest.is_empty() => self.tail.target.modify(&target, &rest).await?,
             Some(_) | None => {}
         }
-        {
+        if !rest.is_empty() {
             let mut entry = collection.entry_mut();
             entry.options = replaced(&entry.options, &rest);
         }

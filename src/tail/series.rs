@@ -10,6 +10,7 @@ use crate::{
     target::{Target, bucket_span, mixed_schema},
 };
 use bson::{RawDocument, RawDocumentBuf};
+use std::sync::Arc;
 
 /// Whether a `create` is that of a time series' view. That of the buckets came before it and made both.
 pub(super) fn is_view_of_series(ns: &Namespace, options: &RawDocument) -> bool {
@@ -17,6 +18,12 @@ pub(super) fn is_view_of_series(ns: &Namespace, options: &RawDocument) -> bool {
 }
 
 impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
+    /// Who has a name at the catalog's position: a time series has that of its buckets and its own.
+    pub(super) fn holder(&self, ns: &Namespace) -> Option<Arc<Collection>> {
+        let other_half = ns.series().unwrap_or_else(|| ns.buckets());
+        self.tail.catalog.named(ns).or_else(|| self.tail.catalog.named(&other_half))
+    }
+
     /// `collMod` of buckets, without what is parked and without indexes. It goes to the series: only then does the view change, too
     /// (RAN on 6.0.5: a new granularity leaves it behind otherwise).
     pub(super) async fn modify_series(&self, buckets: &Collection, series: &Namespace, change: &RawDocument) -> Result<()> {

@@ -25,6 +25,18 @@ const AWAIT: Duration = Duration::from_millis(500);
 /// Code of an unknown field in a stage: a server that does not know the option (RAN on 5.0.4: 40415).
 const UNKNOWN_FIELD: i32 = 40415;
 
+/// BSONObjectTooLarge: an event does not fit into a reply (RAN on 6.0.5: an `_id` of 4 MiB is enough, since it is in the event four
+/// times, as token, key and within the document).
+const TOO_LARGE: i32 = 10334;
+
+/// What events carry besides their key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Carries {
+    Payload,
+    /// Nothing: documents are read again. For one reply, to get past an event that is too large.
+    Nothing,
+}
+
 /// What a stream shows, as far as its server knows how to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shows {
@@ -41,6 +53,7 @@ pub(crate) enum Shows {
 pub struct MongoStream {
     cluster: Cluster,
     cursor: Option<RawCursor>,
+    carries: Carries,
     from: StartAt,
     names: Names,
     shows: Shows,
@@ -52,12 +65,19 @@ impl MongoStream {
     /// # Errors
     /// [`Error::PositionLost`] where the oplog no longer reaches back.
     pub async fn open(cluster: Cluster, from: StartAt, raw_diffs: bool) -> Result<Self> {
-        let mut stream = Self { cluster, cursor: None, from, names: Names::default(), shows: Shows::Everything { raw_diffs } };
+        let mut stream = Self {
+            cluster,
+            cursor: None,
+            carries: Carries::Payload,
+            from,
+            names: Names::default(),
+            shows: Shows::Everything { raw_diffs },
+        };
         let retry = stream.cluster.retry().clone();
-        let mut cursor = retry.run(|| open(&stream.cluster, &stream.from, stream.shows)).await;
+        let mut cursor = retry.run(|| open(&stream.cluster, &stream.from, stream.shows, stream.carries)).await;
         if cursor.as_ref().is_err_and(unknown_field) {
             stream.shows = Shows::Documents;
-            cursor = retry.run(|| open(&stream.cluster, &stream.from, stream.shows)).await;
+            cursor = retry.run(|| open(&stream.cluster, &stream.from, stream.shows, stream.carries)).await;
         }
         stream.cursor = Some(cursor.map_err(|e| stream.explained(e))?);
         Ok(stream)
@@ -82,30 +102,42 @@ impl MongoStream {
         let retry = self.cluster.retry().clone();
         let (cluster, from, shows) = (self.cluster.clone(), self.from.clone(), self.shows);
         // The cursor is handed in and out, so that a failed one is dropped and opened again behind what was given.
-        let cursor = tokio::sync::Mutex::new(self.cursor.take());
+        let state = tokio::sync::Mutex::new((self.cursor.take(), self.carries));
         let read = || async {
-            let mut slot = cursor.lock().await;
-            let mut open_cursor = match slot.take() {
+            let mut state = state.lock().await;
+            let (cursor, carries) = &mut *state;
+            let mut open_cursor = match cursor.take() {
                 Some(open) => open,
-                None => open(&cluster, &from, shows).await?,
+                None => open(&cluster, &from, shows, *carries).await?,
             };
-            let reply = open_cursor.next().await?.ok_or_else(|| closed(&cluster))?;
-            *slot = Some(open_cursor);
-            Ok(reply)
+            match open_cursor.next().await {
+                Ok(reply) => {
+                    *cursor = Some(open_cursor);
+                    reply.ok_or_else(|| closed(&cluster, "the server closed the stream"))
+                }
+                Err(error) if error.code() == Some(TOO_LARGE) => {
+                    if *carries == Carries::Nothing {
+                        // The reply's own token is as large as the event's, until the stream has something behind it.
+                        super::fence::note(&cluster, "a large event").await?;
+                    }
+                    *carries = Carries::Nothing;
+                    Err(closed(&cluster, "a change event is larger than a reply may be (code 10334, BSONObjectTooLarge)"))
+                }
+                Err(error) => Err(error),
+            }
         };
         let reply = retry.run(read).await;
-        self.cursor = cursor.into_inner();
+        (self.cursor, self.carries) = state.into_inner();
+        if self.carries == Carries::Nothing && reply.is_ok() {
+            tracing::info!("a change event is too large: its documents, and those of its neighbours, are read again");
+            (self.cursor, self.carries) = (None, Carries::Payload);
+        }
         reply.map_err(|e| self.explained(e))
     }
 }
 
-fn closed(cluster: &Cluster) -> Error {
-    Error::Unreachable {
-        side: cluster.side(),
-        doing: "reading the change stream".into(),
-        why: Trouble::Other,
-        source: "the server closed the stream".into(),
-    }
+fn closed(cluster: &Cluster, why: &str) -> Error {
+    Error::Unreachable { side: cluster.side(), doing: "reading the change stream".into(), why: Trouble::Other, source: why.into() }
 }
 
 impl EventStream for MongoStream {
@@ -137,7 +169,7 @@ fn unknown_field(error: &Error) -> bool {
     error.remedy() == Remedy::Operate && error.code() == Some(UNKNOWN_FIELD)
 }
 
-async fn open(cluster: &Cluster, from: &StartAt, shows: Shows) -> Result<RawCursor> {
+async fn open(cluster: &Cluster, from: &StartAt, shows: Shows, carries: Carries) -> Result<RawCursor> {
     let mut stage = rawdoc! {"allChangesForCluster": true};
     if let Shows::Everything { raw_diffs } = shows {
         stage.append(bson::cstr!("showExpandedEvents"), true);
@@ -150,9 +182,13 @@ async fn open(cluster: &Cluster, from: &StartAt, shows: Shows) -> Result<RawCurs
     }
     let mut pipeline = RawArrayBuf::new();
     pipeline.push(rawdoc! {"$changeStream": stage});
-    if shows == Shows::Documents {
+    match (carries, shows) {
+        (Carries::Nothing, _) => {
+            pipeline.push(rawdoc! {"$project": {"fullDocument": 0, "rawUpdateDescription": 0, "updateDescription": 0}});
+        }
         // What an update changed is not asked for: the document is read again, whatever it says.
-        pipeline.push(rawdoc! {"$project": {"updateDescription": 0}});
+        (Carries::Payload, Shows::Documents) => pipeline.push(rawdoc! {"$project": {"updateDescription": 0}}),
+        (Carries::Payload, Shows::Everything { .. }) => {}
     }
     // The first reply is empty and has a token, so that a position is known before the first event.
     let command = rawdoc! {"aggregate": 1, "pipeline": pipeline, "cursor": {"batchSize": 0}, "readConcern": {"level": "majority"}};
@@ -171,9 +207,9 @@ async fn open(cluster: &Cluster, from: &StartAt, shows: Shows) -> Result<RawCurs
 pub(crate) async fn probe(cluster: &Cluster) -> Result<Shows> {
     let now = StartAt::Time(cluster.operation_time().await?);
     let expanded = Shows::Everything { raw_diffs: true };
-    match open(cluster, &now, expanded).await {
+    match open(cluster, &now, expanded, Carries::Payload).await {
         Ok(_) => Ok(expanded),
-        Err(error) if unknown_field(&error) => open(cluster, &now, Shows::Documents).await.map(|_| Shows::Documents),
+        Err(error) if unknown_field(&error) => open(cluster, &now, Shows::Documents, Carries::Payload).await.map(|_| Shows::Documents),
         Err(error) => Err(error),
     }
 }
