@@ -199,6 +199,7 @@ mod real {
         let old = ReplicaSet::start(Options { version: Version::V5_0_4, name: "old".into(), ..Options::default() }).await.unwrap();
         let old_client = connect(&old.uri()).await.unwrap();
         run(&old_client, "shop", doc! {"insert": "orders", "documents": [{"_id": 1}]}).await;
+        run(&old_client, "shop", doc! {"create": "series", "timeseries": {"timeField": "t"}}).await;
         let bad = |name, source: &ReplicaSet, target: &ReplicaSet| Refused {
             name,
             source: source.uri(),

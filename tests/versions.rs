@@ -25,7 +25,9 @@ mod real {
     /// A collection for each thing that will happen to one.
     async fn prepare(client: &Client) {
         fill(client, DataSet { documents: 6_000, ..DataSet::default() }).await.unwrap();
-        for coll in ["dropped", "recreated", "renamed", "over", "under", "swap_a", "swap_b", "indexed", "modified", "taken"] {
+        for coll in
+            ["dropped", "recreated", "renamed", "over", "under", "swap_a", "swap_b", "indexed", "modified", "taken", "moved", "converted"]
+        {
             run(client, "ddl", doc! {"insert": coll, "documents": documents(0..200)}).await;
         }
         let specs = [
@@ -85,6 +87,12 @@ mod real {
             ("ddl", doc! {"delete": "collated", "deletes": [{"q": {"_id": "K"}, "limit": 1}]}),
             ("ddl", doc! {"insert": "collated", "documents": [{"_id": "k", "again": true}]}),
             insert("capped", 0..300),
+            // Their documents come without events.
+            rename("ddl.moved", "ddl2.moved", false),
+            ("ddl2", doc! {"insert": "moved", "documents": documents(5_000..5_010)}),
+            ("ddl", doc! {"convertToCapped": "converted", "size": 1 << 20}),
+            ("ddl", doc! {"cloneCollectionAsCapped": "modified", "toCollection": "cloned", "size": 1 << 20}),
+            insert("converted", 5_000..5_010),
             ("gone", doc! {"dropDatabase": 1}),
             ("gone", doc! {"insert": "a", "documents": documents(9_000..9_010)}),
         ];
@@ -204,6 +212,31 @@ mod real {
                 sleep(Duration::from_millis(100)).await;
             }
         }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_a_pair_cannot_do_is_refused_before_the_start() {
+        let old = Options { version: Version::V4_4_2, ..Options::default() };
+        let pair = Pair::with(old, Options::default()).await;
+        let index = |spec: Document| doc! {"createIndexes": "some", "indexes": [spec]};
+        let cases = [
+            ("haystack", index(doc! {"key": {"at": "geoHaystack", "a": 1}, "name": "hay", "bucketSize": 1})),
+            ("timeless", index(doc! {"key": {"at": 1}, "name": "timeless", "expireAfterSeconds": f64::NAN})),
+            ("javascript", doc! {"insert": "system.js", "documents": [{"_id": "one", "value": "function() { return 1; }"}]}),
+        ];
+        for (name, command) in cases {
+            run(&pair.from, "shop", command).await;
+            let refused = told(&["check", "--source", &pair.source.uri(), "--target", &pair.target.uri(), "--output", "json"]).await;
+            let report = refused.expect(4, name).json();
+            let findings = report["findings"].as_array().unwrap();
+            let error = findings.iter().find(|f| f["level"] == "error").unwrap_or_else(|| panic!("no error: {report:#}"));
+            golden(
+                &format!("versions/refused-{name}.txt"),
+                &format!("{}\n    {}\n", error["what"].as_str().unwrap(), error["hint"].as_str().unwrap()),
+            );
+            run(&pair.from, "shop", doc! {"dropDatabase": 1}).await;
+        }
+        pair.end().await;
     }
 
     #[tokio::test(flavor = "multi_thread")]

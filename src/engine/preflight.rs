@@ -6,7 +6,7 @@ use crate::{
     config::Config,
     copy,
     error::{Error, Result},
-    model::{CollectionInfo, Fingerprint, Namespace, Phase, Side, raw},
+    model::{CollectionInfo, CollectionKind, Fingerprint, Namespace, Phase, Side, raw},
     mongo::{Cluster, Topology},
     observe::Metrics,
     source::{
@@ -169,7 +169,7 @@ impl Inspected {
             self.finding(
                 Level::Warning,
                 "the source's change streams show documents, drops and renames only: other changes of structure are found by looking at its catalog every second",
-                Some("avoid `convertToCapped`, `cloneCollectionAsCapped` and renames across databases until the cutover: their documents are in no stream, and halt the migration"),
+                None,
             );
         }
         self.watched = !expanded;
@@ -310,6 +310,10 @@ async fn fit_for_watching(clusters: &Clusters, selected: &[CollectionInfo]) -> R
     let refused =
         |what: &str, ns: &Namespace, hint: &str| Error::Unsupported { what: what.into(), ns: Some(ns.to_string()), hint: hint.into() };
     for info in selected {
+        if info.kind == CollectionKind::TimeSeries || info.ns.is_buckets() {
+            let hint = "the change streams of servers before 6.0 do not show it: exclude it with `--exclude`";
+            return Err(refused("a time-series collection", &info.ns, hint));
+        }
         if info.ns.coll() == "system.js" {
             let hint =
                 "the change streams of servers before 6.0 do not show it: exclude it with `--exclude`, and copy it by hand at the cutover";

@@ -27,9 +27,10 @@
 //! **At a fence**, or whenever somebody must know that structure is as new as documents ([`Asked`]), the stream's
 //! position does not pass the time asked for before a look that began later has been told.
 //!
-//! What the stream does not show, and no look can make up for, halts the migration with the reason: documents that came
-//! by `convertToCapped` or by a rename from another database (RAN on 4.4.2 and 5.0.4: their events are left out; the
-//! tail judges the rename), those of `cloneCollectionAsCapped`, time series, and `system.js`.
+//! **Documents without events** come by a rename from another database, by `convertToCapped` and by
+//! `cloneCollectionAsCapped` (RAN on 4.4.2 and 5.0.4). The first two end in a `rename` whose collection is left unknown,
+//! so that downstream takes it in; the third makes a capped collection, which downstream fills when it is created. Time
+//! series and `system.js` are in no stream of these servers: they halt the migration with the reason.
 
 mod asked;
 mod changes;

@@ -191,7 +191,7 @@ impl Told {
     /// New collections, changed options, changed indexes.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for a new collection with documents that no event told of.
+    /// [`Error::Unsupported`] for a new collection with documents that no event told of, unless it is capped.
     pub(super) fn collections(&mut self, look: &Look, news: &mut Vec<Ddl>) -> Result<()> {
         // What a command makes for its own length has its events, or its rename.
         let lasting = |s: &&Seen| s.info.kind == CollectionKind::Collection && !s.info.ns.is_temporary();
@@ -203,7 +203,8 @@ impl Told {
                     self.left_out = true;
                     continue;
                 }
-                if seen.documents {
+                // A capped one is filled from the source by whoever hears of its creation.
+                if seen.documents && !seen.info.is_capped() {
                     return Err(hidden(&seen.info.ns));
                 }
                 let options = seen.info.options.clone();
@@ -258,7 +259,7 @@ fn by_name(specs: &[IndexSpec]) -> BTreeMap<String, IndexSpec> {
 
 fn hidden(ns: &Namespace) -> Error {
     Error::Unsupported {
-        what: "documents that the change stream does not show, as those of `cloneCollectionAsCapped`,".into(),
+        what: "a collection whose documents came without events".into(),
         ns: Some(ns.to_string()),
         hint: "exclude the collection, or copy again: `mongoferry run --restart-from-scratch --drop-target-namespaces`".into(),
     }
