@@ -4,6 +4,7 @@ mod catalog;
 mod fence;
 mod fetch;
 mod identity;
+mod large;
 mod scan;
 mod stream;
 mod token;

@@ -8,14 +8,14 @@ use super::{
         EventBatch, EventStream, StartAt,
         decode::{Names, decode},
     },
-    token,
+    large, token,
 };
 use crate::{
     error::{Error, Remedy, Result, Trouble},
     model::{Change, ChangeEvent, Position, ResumeToken, raw},
     mongo::{Cluster, CursorOptions, RawCursor, Reply},
 };
-use bson::{RawArrayBuf, Timestamp, rawdoc};
+use bson::{RawArrayBuf, RawDocumentBuf, Timestamp, rawdoc};
 use mongodb::options::{ReadPreference, SelectionCriteria};
 use std::time::Duration;
 
@@ -24,18 +24,6 @@ const AWAIT: Duration = Duration::from_millis(500);
 
 /// Code of an unknown field in a stage: a server that does not know the option (RAN on 5.0.4: 40415).
 const UNKNOWN_FIELD: i32 = 40415;
-
-/// BSONObjectTooLarge: an event does not fit into a reply (RAN on 6.0.5: an `_id` of 4 MiB is enough, since it is in the event four
-/// times, as token, key and within the document).
-const TOO_LARGE: i32 = 10334;
-
-/// What events carry besides their key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Carries {
-    Payload,
-    /// Nothing: documents are read again. For one reply, to get past an event that is too large.
-    Nothing,
-}
 
 /// What a stream shows, as far as its server knows how to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +41,6 @@ pub(crate) enum Shows {
 pub struct MongoStream {
     cluster: Cluster,
     cursor: Option<RawCursor>,
-    carries: Carries,
     from: StartAt,
     names: Names,
     shows: Shows,
@@ -65,19 +52,12 @@ impl MongoStream {
     /// # Errors
     /// [`Error::PositionLost`] where the oplog no longer reaches back.
     pub async fn open(cluster: Cluster, from: StartAt, raw_diffs: bool) -> Result<Self> {
-        let mut stream = Self {
-            cluster,
-            cursor: None,
-            carries: Carries::Payload,
-            from,
-            names: Names::default(),
-            shows: Shows::Everything { raw_diffs },
-        };
+        let mut stream = Self { cluster, cursor: None, from, names: Names::default(), shows: Shows::Everything { raw_diffs } };
         let retry = stream.cluster.retry().clone();
-        let mut cursor = retry.run(|| open(&stream.cluster, &stream.from, stream.shows, stream.carries)).await;
+        let mut cursor = retry.run(|| open(&stream.cluster, &stream.from, stream.shows, &[], None)).await;
         if cursor.as_ref().is_err_and(unknown_field) {
             stream.shows = Shows::Documents;
-            cursor = retry.run(|| open(&stream.cluster, &stream.from, stream.shows, stream.carries)).await;
+            cursor = retry.run(|| open(&stream.cluster, &stream.from, stream.shows, &[], None)).await;
         }
         stream.cursor = Some(cursor.map_err(|e| stream.explained(e))?);
         Ok(stream)
@@ -86,6 +66,19 @@ impl MongoStream {
     /// What it shows.
     pub(super) fn shows(&self) -> Shows {
         self.shows
+    }
+
+    /// Events of which one does not fit into a reply as it is.
+    async fn large_event(&mut self) -> Result<EventBatch> {
+        let (cluster, from, shows) = (&self.cluster, &self.from, self.shows);
+        let found = cluster.retry().run(|| large::without_documents(cluster, from, shows)).await?;
+        tracing::info!(events = found.len(), "a change event is larger than a reply may be: documents are read again");
+        let events = found.iter().map(|event| decode(event, &mut self.names)).collect::<Result<Vec<_>>>()?;
+        self.cursor = None;
+        if let Some(last) = events.last() {
+            self.from = StartAt::After(last.position.clone());
+        }
+        Ok(EventBatch { events })
     }
 
     /// Puts the place we wanted into an error that says it is lost.
@@ -102,47 +95,38 @@ impl MongoStream {
         let retry = self.cluster.retry().clone();
         let (cluster, from, shows) = (self.cluster.clone(), self.from.clone(), self.shows);
         // The cursor is handed in and out, so that a failed one is dropped and opened again behind what was given.
-        let state = tokio::sync::Mutex::new((self.cursor.take(), self.carries));
+        let cursor = tokio::sync::Mutex::new(self.cursor.take());
         let read = || async {
-            let mut state = state.lock().await;
-            let (cursor, carries) = &mut *state;
-            let mut open_cursor = match cursor.take() {
+            let mut slot = cursor.lock().await;
+            let mut open_cursor = match slot.take() {
                 Some(open) => open,
-                None => open(&cluster, &from, shows, *carries).await?,
+                None => open(&cluster, &from, shows, &[], None).await?,
             };
-            match open_cursor.next().await {
-                Ok(reply) => {
-                    *cursor = Some(open_cursor);
-                    reply.ok_or_else(|| closed(&cluster, "the server closed the stream"))
-                }
-                Err(error) if error.code() == Some(TOO_LARGE) => {
-                    if *carries == Carries::Nothing {
-                        // The reply's own token is as large as the event's, until the stream has something behind it.
-                        super::fence::note(&cluster, "a large event").await?;
-                    }
-                    *carries = Carries::Nothing;
-                    Err(closed(&cluster, "a change event is larger than a reply may be (code 10334, BSONObjectTooLarge)"))
-                }
-                Err(error) => Err(error),
-            }
+            let reply = open_cursor.next().await?.ok_or_else(|| closed(&cluster))?;
+            *slot = Some(open_cursor);
+            Ok(reply)
         };
         let reply = retry.run(read).await;
-        (self.cursor, self.carries) = state.into_inner();
-        if self.carries == Carries::Nothing && reply.is_ok() {
-            tracing::info!("a change event is too large: its documents, and those of its neighbours, are read again");
-            (self.cursor, self.carries) = (None, Carries::Payload);
-        }
+        self.cursor = cursor.into_inner();
         reply.map_err(|e| self.explained(e))
     }
 }
 
-fn closed(cluster: &Cluster, why: &str) -> Error {
-    Error::Unreachable { side: cluster.side(), doing: "reading the change stream".into(), why: Trouble::Other, source: why.into() }
+pub(super) fn closed(cluster: &Cluster) -> Error {
+    Error::Unreachable {
+        side: cluster.side(),
+        doing: "reading the change stream".into(),
+        why: Trouble::Other,
+        source: "the server closed the stream".into(),
+    }
 }
 
 impl EventStream for MongoStream {
     async fn next(&mut self) -> Result<EventBatch> {
-        let reply = self.reply().await?;
+        let reply = match self.reply().await {
+            Err(error) if large::is_too_large(&error) => return self.large_event().await,
+            reply => reply?,
+        };
         let documents = reply.documents()?;
         let mut events: Vec<ChangeEvent> = Vec::new();
         for e in raw::elements(documents) {
@@ -169,7 +153,14 @@ fn unknown_field(error: &Error) -> bool {
     error.remedy() == Remedy::Operate && error.code() == Some(UNKNOWN_FIELD)
 }
 
-async fn open(cluster: &Cluster, from: &StartAt, shows: Shows, carries: Carries) -> Result<RawCursor> {
+/// Opens a stream with further stages behind it, and so many events in a reply at most.
+pub(super) async fn open(
+    cluster: &Cluster,
+    from: &StartAt,
+    shows: Shows,
+    stages: &[RawDocumentBuf],
+    batch_documents: Option<u32>,
+) -> Result<RawCursor> {
     let mut stage = rawdoc! {"allChangesForCluster": true};
     if let Shows::Everything { raw_diffs } = shows {
         stage.append(bson::cstr!("showExpandedEvents"), true);
@@ -182,18 +173,15 @@ async fn open(cluster: &Cluster, from: &StartAt, shows: Shows, carries: Carries)
     }
     let mut pipeline = RawArrayBuf::new();
     pipeline.push(rawdoc! {"$changeStream": stage});
-    match (carries, shows) {
-        (Carries::Nothing, _) => {
-            pipeline.push(rawdoc! {"$project": {"fullDocument": 0, "rawUpdateDescription": 0, "updateDescription": 0}});
-        }
+    if shows == Shows::Documents {
         // What an update changed is not asked for: the document is read again, whatever it says.
-        (Carries::Payload, Shows::Documents) => pipeline.push(rawdoc! {"$project": {"updateDescription": 0}}),
-        (Carries::Payload, Shows::Everything { .. }) => {}
+        pipeline.push(rawdoc! {"$project": {"updateDescription": 0}});
     }
+    stages.iter().for_each(|stage| pipeline.push(stage.clone()));
     // The first reply is empty and has a token, so that a position is known before the first event.
     let command = rawdoc! {"aggregate": 1, "pipeline": pipeline, "cursor": {"batchSize": 0}, "readConcern": {"level": "majority"}};
     let primary_first = SelectionCriteria::ReadPreference(ReadPreference::PrimaryPreferred { options: None });
-    let options = CursorOptions { batch_documents: None, await_time: Some(AWAIT), on: Some(primary_first) };
+    let options = CursorOptions { batch_documents, await_time: Some(AWAIT), on: Some(primary_first) };
     match cluster.open("admin", "opening the change stream", command, options).await {
         Err(Error::PositionLost { wanted, .. }) => {
             let oldest = super::catalog::oplog_window(cluster).await.ok().flatten().map(|w| w.oldest);
@@ -207,9 +195,9 @@ async fn open(cluster: &Cluster, from: &StartAt, shows: Shows, carries: Carries)
 pub(crate) async fn probe(cluster: &Cluster) -> Result<Shows> {
     let now = StartAt::Time(cluster.operation_time().await?);
     let expanded = Shows::Everything { raw_diffs: true };
-    match open(cluster, &now, expanded, Carries::Payload).await {
+    match open(cluster, &now, expanded, &[], None).await {
         Ok(_) => Ok(expanded),
-        Err(error) if unknown_field(&error) => open(cluster, &now, Shows::Documents, Carries::Payload).await.map(|_| Shows::Documents),
+        Err(error) if unknown_field(&error) => open(cluster, &now, Shows::Documents, &[], None).await.map(|_| Shows::Documents),
         Err(error) => Err(error),
     }
 }
