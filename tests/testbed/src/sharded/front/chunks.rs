@@ -22,7 +22,10 @@ impl Cluster {
     /// Runs the command under its internal name on the config server, and looks at the shards again.
     pub async fn on_config(&self, command: &Command, name: &CStr) -> Answer {
         let mut body = command.rewritten(name, command.value()?, &["writeConcern"])?;
-        append_majority(&mut body);
+        // The balancer's commands refuse a write concern, the others want this one.
+        if !name.as_str().contains("Balancer") {
+            append_majority(&mut body);
+        }
         let reply = self.config.run(body).await?;
         if name.as_str().ends_with("Shard") {
             self.learn().await?;

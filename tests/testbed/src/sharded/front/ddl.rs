@@ -1,6 +1,6 @@
 //! Collections, indexes and databases: by the shards' own coordinators, on the database's primary shard.
 
-use mongodb::bson::raw::{CStr, cstr};
+use mongodb::bson::raw::{CStr, CString, cstr};
 use mongodb::bson::{RawBson, RawDocumentBuf, rawdoc};
 
 use super::cluster::Cluster;
@@ -75,26 +75,25 @@ impl Cluster {
     /// it got them before: so the shards are looked up again until there is no new one.
     pub async fn create_indexes(&self, command: &Command) -> Answer {
         self.make_database(&command.db, None).await?;
-        let namespace = command.namespace()?;
         let mut replies: Vec<(String, RawDocumentBuf)> = Vec::new();
         loop {
-            let placement = self.placed(&namespace).await?;
+            let (placement, _) = self.placed_or_buckets(command).await?;
             let left = placement.shards().into_iter().find(|shard| !replies.iter().any(|(done, _)| done == shard));
             let Some(name) = left else { break };
             let shard = self.shard(name)?;
             let reply = while_stale(async || {
-                let placement = self.placed(&namespace).await?;
+                let (placement, body) = self.placed_or_buckets(command).await?;
                 if !placement.shards().contains(&shard.name.as_str()) {
                     return Ok(ok()); // its last chunk has just gone
                 }
-                send_versioned(&shard, &placement, command.plain()?).await
+                send_versioned(&shard, &placement, body).await
             });
             let reply = reply.await?;
             replies.push((shard.name.clone(), reply));
         }
         let mut raw = RawDocumentBuf::new();
         for (shard, reply) in &replies {
-            raw.append(&*mongodb::bson::raw::CString::try_from(self.shard(shard)?.connection_string())?, reply);
+            raw.append(CString::try_from(self.shard(shard)?.connection_string())?, reply);
         }
         Ok(rawdoc! { "raw": raw, "ok": 1.0 })
     }
@@ -104,17 +103,34 @@ impl Cluster {
         self.placement(namespace).await?.ok_or_else(missing)
     }
 
-    /// Commands that only a collection on one shard takes.
+    /// The same, and the command for a shard. A sharded time series is sharded by its buckets, and the shards want to be
+    /// told these then.
+    async fn placed_or_buckets(&self, command: &Command) -> Result<(Placement, RawDocumentBuf), Failure> {
+        let mut placement = self.placed(&command.namespace()?).await?;
+        if placement.sharded.is_none() {
+            let buckets = format!("system.buckets.{}", command.text()?);
+            placement.sharded = self.sharded(&format!("{}.{buckets}", command.db)).await?;
+            if placement.sharded.is_some() {
+                let name = CString::try_from(command.name.as_str())?;
+                let mut body = command.rewritten(&name, buckets, &[])?;
+                body.append(cstr!("isTimeseriesNamespace"), true);
+                return Ok((placement, body));
+            }
+        }
+        Ok((placement, command.plain()?))
+    }
+
+    /// Commands that only a collection on one shard takes. `splitVector` names its database, too.
     pub async fn on_unsharded(&self, command: &Command) -> Answer {
-        let namespace = command.text()?;
-        let namespace = if namespace.starts_with(&format!("{}.", command.db)) { namespace.to_owned() } else { command.namespace()? };
+        let namespace = if command.name == "splitVector" { command.text()?.to_owned() } else { command.namespace()? };
         let reply = while_stale(async || {
             let placement = self.placed(&namespace).await?;
             if placement.sharded.is_some() {
                 let message = format!("the front cannot do {} on a sharded collection", command.name);
                 return Err(Failure::new(Code::IllegalOperation, message));
             }
-            send_versioned(&*self.shard(&placement.database.primary)?, &placement, command.plain()?).await
+            let shard = self.shard(&placement.database.primary)?;
+            send_versioned(&shard, &placement, command.plain()?).await
         });
         reply.await
     }
@@ -137,14 +153,13 @@ impl Cluster {
     }
 
     pub async fn list_indexes(&self, command: &Command) -> Answer {
-        let namespace = command.namespace()?;
         let reply = while_stale(async || {
-            let placement = self.placed(&namespace).await?;
+            let (placement, body) = self.placed_or_buckets(command).await?;
             let shard = match &placement.sharded {
                 Some(sharded) => self.shard(&sharded.lowest)?,
                 None => self.shard(&placement.database.primary)?,
             };
-            let reply = send_versioned(&shard, &placement, command.plain()?).await?;
+            let reply = send_versioned(&shard, &placement, body).await?;
             self.cursors.remember(&reply, Home::Server(shard));
             Ok(reply)
         });
@@ -156,7 +171,7 @@ impl Cluster {
         let mut raw = RawDocumentBuf::new();
         for shard in self.shards() {
             let reply = shard.run(command.plain()?).await?;
-            raw.append(&*mongodb::bson::raw::CString::try_from(shard.name.as_str())?, RawBson::Document(reply));
+            raw.append(CString::try_from(shard.name.as_str())?, RawBson::Document(reply));
         }
         Ok(rawdoc! { "raw": raw, "ok": 1.0 })
     }

@@ -1,12 +1,14 @@
 //! Reads that the shards' routing code does not know, made of one that it knows or merged from the shards' answers.
 
-use mongodb::bson::raw::cstr;
+use std::collections::BTreeMap;
+
+use mongodb::bson::raw::{CString, cstr};
 use mongodb::bson::{RawArrayBuf, RawBson, RawDocumentBuf, rawdoc};
 
 use super::cluster::Cluster;
 use super::command::{Command, copy_fields, number};
 use super::failure::{Answer, Failure};
-use super::upstream::first_batch;
+use super::upstream::{documents, first_batch};
 
 /// What an aggregation takes over from the command that it stands for.
 const PASSED: [&str; 8] = ["$db", "hint", "collation", "readConcern", "maxTimeMS", "comment", "let", "$readPreference"];
@@ -38,7 +40,7 @@ impl Cluster {
         for end in ends {
             stages.push(rawdoc! { "$unwind": { "path": format!("${}", &key[..end]), "preserveNullAndEmptyArrays": true } });
         }
-        let exists = RawDocumentBuf::from_iter([(mongodb::bson::raw::CString::try_from(key)?, rawdoc! { "$exists": true })]);
+        let exists = RawDocumentBuf::from_iter([(CString::try_from(key)?, rawdoc! { "$exists": true })]);
         stages.push(rawdoc! { "$match": exists });
         stages.push(rawdoc! { "$group": { "_id": null, "values": { "$addToSet": format!("${key}") } } });
         let reply = self.aggregate(client, command, stages).await?;
@@ -80,12 +82,12 @@ impl Cluster {
         for field in summed {
             let values: Vec<i64> = replies.iter().filter_map(|(_, reply)| number(reply.get(field).ok()??)).collect();
             if !values.is_empty() {
-                answer.append(&*mongodb::bson::raw::CString::try_from(*field)?, values.iter().sum::<i64>());
+                answer.append(CString::try_from(*field)?, values.iter().sum::<i64>());
             }
         }
         let mut shards = RawDocumentBuf::new();
         for (name, reply) in &replies {
-            shards.append(&*mongodb::bson::raw::CString::try_from(name.as_str())?, reply);
+            shards.append(CString::try_from(name.as_str())?, reply);
         }
         if let Some((_, first)) = replies.first() {
             copy_fields(first, answer, &["ns", "capped", "max", "maxSize", "nindexes", "scaleFactor", "timeseries"])?;
@@ -97,13 +99,13 @@ impl Cluster {
 
     /// One entry for each name, its size the sum of the shards'; `config` and `admin` are the config server's.
     pub async fn list_databases(&self, command: &Command) -> Answer {
-        let mut merged: std::collections::BTreeMap<String, (i64, bool)> = std::collections::BTreeMap::new();
-        let sources = self.shards().into_iter().chain([self.config.clone()]);
-        for (server, is_config) in sources.map(|server| (server.name == self.config.name, server)).map(|(is, server)| (server, is)) {
+        let mut merged: BTreeMap<String, (i64, bool)> = BTreeMap::new();
+        for server in self.shards().into_iter().chain([self.config.clone()]) {
             let reply = server.run(command.plain()?).await?;
-            for found in super::upstream::documents(reply.get_array("databases")?)? {
+            for found in documents(reply.get_array("databases")?)? {
                 let name = found.get_str("name")?;
-                if name == "local" || is_config != ["admin", "config"].contains(&name) {
+                let of_config = ["admin", "config"].contains(&name);
+                if name == "local" || of_config != (server.name == self.config.name) {
                     continue;
                 }
                 let (size, empty) = merged.entry(name.into()).or_insert((0, true));
