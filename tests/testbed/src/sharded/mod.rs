@@ -32,6 +32,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const ATTEMPTS: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// Waits that a test cannot afford: before a shard deletes what it gave away (900 s by default), and before a resharding
+/// ends (300 s).
+const IMPATIENCE: [&str; 2] = ["orphanCleanupDelaySecs=1", "reshardingMinimumOperationDurationMillis=0"];
+
 /// What to start.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -109,6 +113,7 @@ impl ShardedCluster {
     pub async fn start(options: Options) -> Result<ShardedCluster> {
         let set = |name: String, role: &str, nodes| {
             let mut extra_args = vec![role.to_owned()];
+            extra_args.extend(IMPATIENCE.into_iter().flat_map(|parameter| ["--setParameter".into(), parameter.into()]));
             extra_args.extend(options.extra_args.iter().cloned());
             let (version, oplog_mb, cache_gb) = (options.version, options.oplog_mb, options.cache_gb);
             let options = replica_set::Options { name, nodes, version, oplog_mb, cache_gb, extra_args, ..Default::default() };

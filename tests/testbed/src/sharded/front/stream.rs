@@ -285,9 +285,10 @@ fn time_of(token: &str) -> Result<Timestamp, Failure> {
     }
 }
 
-/// The cluster's time. Each shard hears of it with the command that opens its stream, so that whatever is written after
-/// that has a later time.
+/// One tick beyond the cluster's time, so that the newest operation of before is not told. Each shard hears of the time
+/// with the command that opens its stream, so that whatever is written after that has a later one.
 async fn now(cluster: &Cluster) -> Result<Timestamp, Failure> {
     cluster.config.command("admin", &doc! { "ping": 1 }).await?;
-    cluster.clock.time().ok_or_else(|| Failure::new(Code::BadValue, "the servers tell no cluster time"))
+    let time = cluster.clock.time().ok_or_else(|| Failure::new(Code::BadValue, "the servers tell no cluster time"))?;
+    Ok(Timestamp { increment: time.increment + 1, ..time })
 }
