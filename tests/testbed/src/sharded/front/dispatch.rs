@@ -110,10 +110,6 @@ impl Cluster {
 
     /// By the shards' own routing code.
     pub async fn routed(&self, client: usize, command: &Command) -> Answer {
-        let write = ["insert", "update", "delete"].contains(&command.name.as_str()).then(|| command.session()).flatten();
-        if let Some(answer) = write.and_then(|write| self.retried.answer(write)) {
-            return Ok(answer);
-        }
         let body = match command.name.as_str() {
             "find" => command.renamed(cstr!("clusterFind"))?,
             "insert" => command.renamed(cstr!("clusterInsert"))?,
@@ -122,19 +118,14 @@ impl Cluster {
             "explain" => explain(command)?,
             _ => command.renamed(cstr!("clusterAggregate"))?,
         };
-        let router = self.router(client)?;
-        let answer = router.send(body, &command.sequences).await;
-        match &answer {
-            Ok(reply) => match write {
-                Some(write) => self.retried.remember(write, reply),
-                None => self.cursors.remember(reply, Home::Routed(router)),
-            },
-            Err(failure) if write.is_some() && may_be_sent_again(failure.code()) => {
-                return answer.map_err(|failure| failure.with_labels(&["RetryableWriteError"]));
-            }
-            Err(_) => {}
+        let write = ["insert", "update", "delete"].contains(&command.name.as_str()).then(|| command.session()).flatten();
+        if let Some(write) = write {
+            return self.retryable(client, command, body, write).await;
         }
-        answer
+        let router = self.router(client)?;
+        let reply = router.send(body, &command.sequences).await?;
+        self.cursors.remember(&reply, Home::Routed(router));
+        Ok(reply)
     }
 
     /// By one server, as it came.
@@ -226,9 +217,4 @@ fn explain(command: &Command) -> Result<RawDocumentBuf, Failure> {
         renamed.append(key, value);
     }
     command.rewritten(cstr!("explain"), renamed, &[])
-}
-
-/// The codes on which drivers send a write again, if the answer's labels allow it.
-fn may_be_sent_again(code: i32) -> bool {
-    [6, 7, 89, 91, 133, 189, 262, 9001, 10107, 11600, 11602, 13435, 13436].contains(&code)
 }
