@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde_json::json;
-use testbed::{DataSet, Load, LoadOptions, Options, ReplicaSet, Report, Result, ShardedCluster, Version, connect, end, parity, server, sharded};
+use testbed::{
+    DataSet, Load, LoadOptions, Options, ReplicaSet, Report, Result, ShardedCluster, Version, connect, end, parity, server, sharded,
+};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Real MongoDB servers, data, load and an independent comparison.

@@ -9,7 +9,8 @@ use super::wire::{Message, Sequence};
 /// Belongs to the conversation between the client and the front. Session and transaction numbers are added again where
 /// a server is to see them: with them, its routing commands abort the process (6.0.5, an invariant in
 /// `transaction_router.cpp`).
-const OURS: [&str; 8] = ["lsid", "txnNumber", "autocommit", "startTransaction", "$clusterTime", "apiVersion", "apiStrict", "apiDeprecationErrors"];
+const OURS: [&str; 8] =
+    ["lsid", "txnNumber", "autocommit", "startTransaction", "$clusterTime", "apiVersion", "apiStrict", "apiDeprecationErrors"];
 
 #[derive(Debug)]
 pub struct Command {

@@ -25,7 +25,11 @@ pub enum Code {
 pub enum Failure {
     /// As a server gave it.
     Server(RawDocumentBuf),
-    Front { code: Code, message: String, labels: &'static [&'static str] },
+    Front {
+        code: Code,
+        message: String,
+        labels: &'static [&'static str],
+    },
 }
 
 pub type Answer = Result<RawDocumentBuf, Failure>;

@@ -1,7 +1,6 @@
 //! `findAndModify`: straight to the shard that owns the document, with the collection's version. As there is no
 //! routing code in between, its transaction number is sent on, too.
 
-
 use super::cluster::Cluster;
 use super::command::{Command, copy_fields};
 use super::failure::{Answer, Code, Failure};

@@ -75,7 +75,11 @@ impl Cluster {
         let value = |(at, field): (usize, RawResult<(&CStr, RawBsonRef<'_>)>)| {
             let value = doc! { "$arrayElemAt": ["$key", at as i32] };
             let hashed = hash && field.is_ok_and(|(_, kind)| kind.as_str() == Some("hashed"));
-            Bson::Document(if hashed { doc! { "$toHashedIndexKey": value } } else { value })
+            Bson::Document(if hashed {
+                doc! { "$toHashedIndexKey": value }
+            } else {
+                value
+            })
         };
         let values: Vec<Bson> = sharded.key.iter().enumerate().map(value).collect();
         let bound = |name: &str| doc! { "$map": { "input": { "$objectToArray": name }, "in": "$$this.v" } };

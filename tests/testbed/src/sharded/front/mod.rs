@@ -57,14 +57,12 @@ impl Front {
         let (end, ended) = oneshot::channel();
         let (tell, told) = oneshot::channel();
         let stop = stopping.clone();
-        let work = async move || {
-            match ready(&cluster, port).await {
-                Ok((listener, port)) => {
-                    let _ = tell.send(Ok(port));
-                    connection::serve(listener, Rc::new(cluster), stop).await;
-                }
-                Err(error) => _ = tell.send(Err(error)),
+        let work = async move || match ready(&cluster, port).await {
+            Ok((listener, port)) => {
+                let _ = tell.send(Ok(port));
+                connection::serve(listener, Rc::new(cluster), stop).await;
             }
+            Err(error) => _ = tell.send(Err(error)),
         };
         let thread = std::thread::Builder::new().name("front".into()).spawn(move || {
             LocalSet::new().block_on(&runtime, work());

@@ -115,7 +115,11 @@ impl Cluster {
         }
         let names_only = command.flag("nameOnly");
         let entry = |(name, (size, empty)): (&String, &(i64, bool))| {
-            if names_only { rawdoc! { "name": name.as_str() } } else { rawdoc! { "name": name.as_str(), "sizeOnDisk": *size, "empty": *empty } }
+            if names_only {
+                rawdoc! { "name": name.as_str() }
+            } else {
+                rawdoc! { "name": name.as_str(), "sizeOnDisk": *size, "empty": *empty }
+            }
         };
         let databases: RawArrayBuf = merged.iter().map(entry).collect();
         let total: i64 = merged.values().map(|(size, _)| size).sum();

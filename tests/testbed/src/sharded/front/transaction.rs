@@ -40,7 +40,8 @@ impl Transactions {
         let (session, number) = command.session().ok_or_else(|| Failure::new(Code::BadValue, "a transaction needs a session"))?;
         let mut known = self.0.lock().expect("nothing panics with the transactions");
         if command.flag("startTransaction") {
-            let transaction = Transaction { number, participants: Vec::new(), read_concern: read_concern(command, cluster)?, aborted: false };
+            let transaction =
+                Transaction { number, participants: Vec::new(), read_concern: read_concern(command, cluster)?, aborted: false };
             known.insert(session.as_bytes().to_vec(), Arc::new(AsyncMutex::new(transaction)));
         }
         known.get(session.as_bytes()).cloned().ok_or_else(gone)

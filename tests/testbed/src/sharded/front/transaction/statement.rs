@@ -94,7 +94,8 @@ impl Cluster {
         let mut merged = Merged::default();
         for (name, part) in parts {
             let shard = self.shard(&name)?;
-            let mut body = without_read_concern(&command.rewritten(&CString::try_from(command.name.as_str())?, command.text()?, &[batch])?)?;
+            let mut body =
+                without_read_concern(&command.rewritten(&CString::try_from(command.name.as_str())?, command.text()?, &[batch])?)?;
             placement.append_versions(&name, &mut body);
             transaction.join(&name, command, &mut body)?;
             let sequence = Sequence { identifier: batch.into(), documents: part.bytes };
