@@ -221,6 +221,26 @@ async fn transactions_commit_on_all_shards_or_on_none() {
     let counts = on_each_shard(&cluster, "users").await;
     assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
 
+    // A document that changes its shard is deleted there and inserted here.
+    cluster.admin(doc! { "shardCollection": "shop.ranges", "key": { "n": 1 } }).await.unwrap();
+    cluster.admin(doc! { "split": "shop.ranges", "middle": { "n": 50 } }).await.unwrap();
+    let ranges = client.database("shop").collection::<Document>("ranges");
+    ranges.insert_many(numbered(0..100)).await.unwrap();
+    let config = client.database("config");
+    let database = config.collection::<Document>("databases").find_one(doc! { "_id": "shop" }).await.unwrap().unwrap();
+    let other = if database.get_str("primary").unwrap() == "shard0" { "shard1" } else { "shard0" };
+    cluster.move_chunk("shop.ranges", doc! { "n": 70 }, other).await.unwrap();
+    let change = |from: i32, to: i32| (doc! { "n": from, "_id": from }, doc! { "$set": { "n": to } });
+    let (query, update) = change(3, 73);
+    assert_eq!(ranges.update_one(query, update).await.unwrap().modified_count, 1);
+    session.start_transaction().await.unwrap();
+    let (query, update) = change(4, 74);
+    assert_eq!(ranges.update_one(query, update).session(&mut session).await.unwrap().modified_count, 1);
+    session.commit_transaction().await.unwrap();
+    assert_eq!(ranges.count_documents(doc! { "n": { "$in": [73, 74] } }).await.unwrap(), 4);
+    let counts = on_each_shard(&cluster, "ranges").await;
+    assert!(counts.contains(&52) && ranges.count_documents(doc! {}).await.unwrap() == 100, "{counts:?}");
+
     // One shard's refusal undoes the other's part.
     session.start_transaction().await.unwrap();
     assert!(users.insert_many(numbered(230..280)).session(&mut session).await.is_err());

@@ -49,7 +49,7 @@ impl Failure {
             Failure::Front { code, message, .. } => Failure::Front { code, message, labels },
             Failure::Server(mut reply) => {
                 if !labels.is_empty() && matches!(reply.get("errorLabels"), Ok(None)) {
-                    reply.append(cstr!("errorLabels"), &array(labels));
+                    reply.append(cstr!("errorLabels"), array(labels));
                 }
                 Failure::Server(reply)
             }
@@ -79,7 +79,7 @@ impl Failure {
                 reply.append(cstr!("code"), code as i32);
                 reply.append(cstr!("codeName"), format!("{code:?}"));
                 if !labels.is_empty() {
-                    reply.append(cstr!("errorLabels"), &array(labels));
+                    reply.append(cstr!("errorLabels"), array(labels));
                 }
                 reply
             }

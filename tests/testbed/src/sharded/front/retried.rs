@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep};
 use super::cluster::Cluster;
 use super::command::Command;
 use super::failure::{Answer, Failure};
+use super::transaction::wants_transaction;
 use super::upstream::documents;
 use super::wire;
 
@@ -54,6 +55,10 @@ impl Cluster {
                 sleep(PAUSE).await;
                 continue;
             }
+            let answer = match answer {
+                Ok(reply) if is_single(command) && wants_transaction(&reply) => self.in_own_transaction(client, command).await,
+                answer => answer,
+            };
             if let Ok(reply) = &answer {
                 self.retried.remember(write, reply);
             }

@@ -5,6 +5,7 @@
 //! collection's version, and the first participant coordinates the two-phase commit. Reads that would have to be
 //! merged from several shards are refused.
 
+mod owner;
 mod statement;
 
 use std::collections::HashMap;
@@ -19,6 +20,7 @@ use super::cluster::Cluster;
 use super::command::{Command, copy_fields};
 use super::dispatch::ok;
 use super::failure::{Answer, Code, Failure};
+pub use owner::wants_transaction;
 
 /// By session: its newest transaction.
 #[derive(Default)]

@@ -6,6 +6,7 @@ use mongodb::bson::raw::{CStr, CString, cstr};
 use mongodb::bson::{RawArrayBuf, RawBson, RawDocument, RawDocumentBuf, doc, rawdoc};
 
 use super::Transaction;
+use super::owner::WOULD_CHANGE_OWNER;
 use crate::sharded::front::cluster::Cluster;
 use crate::sharded::front::command::{Command, number};
 use crate::sharded::front::cursors::Home;
@@ -71,7 +72,7 @@ impl Cluster {
         Ok(reply)
     }
 
-    async fn write(&self, transaction: &mut Transaction, command: &Command, batch: &str) -> Answer {
+    pub(super) async fn write(&self, transaction: &mut Transaction, command: &Command, batch: &str) -> Answer {
         let entries = entries(command, batch)?;
         self.make_database(&command.db, None).await?;
         let placement = self.placement(&command.namespace()?).await?;
@@ -99,7 +100,12 @@ impl Cluster {
             placement.append_versions(&name, &mut body);
             transaction.join(&name, command, &mut body)?;
             let sequence = Sequence { identifier: batch.into(), documents: part.bytes };
-            merged.add(&shard.send(body, &[sequence]).await?, &part.entries)?;
+            match (shard.send(body, &[sequence]).await, &placement.sharded) {
+                (Err(Failure::Server(refused)), Some(sharded)) if entries.len() == 1 && is_owner_change(&refused) => {
+                    return self.change_owner(transaction, command, &sharded.key, &refused).await;
+                }
+                (reply, _) => merged.add(&reply?, &part.entries)?,
+            }
             if !merged.errors.is_empty() {
                 break; // that has aborted the transaction
             }
@@ -156,6 +162,10 @@ fn entries<'a>(command: &'a Command, batch: &str) -> Result<Vec<&'a RawDocument>
     let sequence = sequence.ok_or_else(|| Failure::new(Code::FailedToParse, format!("{batch} are missing")))?;
     let entries: std::io::Result<Vec<_>> = wire::documents(&sequence.documents).collect();
     entries.map_err(|error| Failure::new(Code::FailedToParse, error.to_string()))
+}
+
+fn is_owner_change(refused: &RawDocument) -> bool {
+    refused.get_i32("code").is_ok_and(|code| code == WOULD_CHANGE_OWNER)
 }
 
 fn is_single(entry: &RawDocument) -> bool {
