@@ -68,6 +68,20 @@ impl Default for Options {
     }
 }
 
+impl Options {
+    fn set(&self, name: String, role: &str, nodes: usize) -> replica_set::Options {
+        let mut extra_args = vec![role.to_owned()];
+        extra_args.extend(IMPATIENCE.into_iter().flat_map(|parameter| ["--setParameter".into(), parameter.into()]));
+        extra_args.extend(self.extra_args.iter().cloned());
+        let (version, oplog_mb, cache_gb) = (self.version, self.oplog_mb, self.cache_gb);
+        replica_set::Options { name, nodes, version, oplog_mb, cache_gb, extra_args, ..Default::default() }
+    }
+
+    fn shard(&self, i: usize) -> replica_set::Options {
+        self.set(format!("shard{i}"), "--shardsvr", self.nodes_per_shard)
+    }
+}
+
 /// A running cluster.
 #[derive(Debug)]
 pub struct ShardedCluster {
@@ -111,23 +125,15 @@ impl Router {
 impl ShardedCluster {
     /// Starts the servers and the router, and waits until they can be used.
     pub async fn start(options: Options) -> Result<ShardedCluster> {
-        let set = |name: String, role: &str, nodes| {
-            let mut extra_args = vec![role.to_owned()];
-            extra_args.extend(IMPATIENCE.into_iter().flat_map(|parameter| ["--setParameter".into(), parameter.into()]));
-            extra_args.extend(options.extra_args.iter().cloned());
-            let (version, oplog_mb, cache_gb) = (options.version, options.oplog_mb, options.cache_gb);
-            let options = replica_set::Options { name, nodes, version, oplog_mb, cache_gb, extra_args, ..Default::default() };
-            ReplicaSet::start(options)
-        };
-        let config = set("config".into(), "--configsvr", 1);
-        let shards = try_join_all((0..options.shards).map(|i| set(format!("shard{i}"), "--shardsvr", options.nodes_per_shard)));
+        let config = ReplicaSet::start(options.set("config".into(), "--configsvr", 1));
+        let shards = try_join_all((0..options.shards).map(|i| ReplicaSet::start(options.shard(i))));
         let (config, shards) = futures_util::future::try_join(config, shards).await?;
 
         let router = Router::start(&connection_string(&config), None).await?;
         let port = router.port();
         let cluster = ShardedCluster { options, router: Mutex::new(Some(router)), port, shards, config };
         for shard in &cluster.shards {
-            cluster.admin(doc! { "addShard": connection_string(shard), "name": &shard.options().name }).await?;
+            cluster.add(shard).await?;
         }
         if !cluster.options.server_balancer {
             cluster.admin(doc! { "balancerStop": 1 }).await?;
@@ -169,6 +175,18 @@ impl ShardedCluster {
     /// `shard0`, `shard1`, ….
     pub fn shards(&self) -> &[ReplicaSet] {
         &self.shards
+    }
+
+    /// Starts one more shard and adds it to the cluster; it has no chunks yet.
+    pub async fn add_shard(&mut self) -> Result<()> {
+        let shard = ReplicaSet::start(self.options.shard(self.shards.len())).await?;
+        self.add(&shard).await?;
+        self.shards.push(shard);
+        Ok(())
+    }
+
+    async fn add(&self, shard: &ReplicaSet) -> Result<()> {
+        self.admin(doc! { "addShard": connection_string(shard), "name": &shard.options().name }).await.map(drop)
     }
 
     /// The config server.

@@ -30,6 +30,7 @@ mod wire;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -39,6 +40,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::node::free_port;
 use crate::{Error, Result};
 use cluster::Cluster;
+
+/// The wire protocol's version that servers of 6.0 speak.
+const SERVERS_6_0: i32 = 17;
 
 /// A running front, on a thread of its own. Dropping it ends it.
 #[derive(Debug)]
@@ -89,6 +93,9 @@ impl Front {
 async fn ready(cluster: &Cluster, port: Option<u16>) -> Result<(TcpListener, u16)> {
     let learnt = cluster.learn().await;
     learnt.map_err(|failure| Error::BadReply(format!("the config server: {:?}", failure.into_reply())))?;
+    if cluster.wire_version.load(Ordering::Relaxed) < SERVERS_6_0 {
+        return Err(Error::BadReply("servers before 6.0 have no routing commands for the front; set $MONGOS to a mongos".into()));
+    }
     listen(port).await
 }
 
