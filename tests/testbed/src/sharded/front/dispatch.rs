@@ -180,8 +180,10 @@ impl Cluster {
         for id in command.body.get_array("cursors")?.into_iter().filter_map(|id| number(id.ok()?)) {
             match self.cursors.remove(id) {
                 Some(Home::Routed(server) | Home::Server(server)) => {
-                    // A server that cannot be reached holds no cursor either.
-                    let _ = server.command(&command.db, &doc! { "killCursors": command.text()?, "cursors": [id] }).await;
+                    // A server that has gone holds no cursor any more.
+                    if server.has_primary() {
+                        let _ = server.command(&command.db, &doc! { "killCursors": command.text()?, "cursors": [id] }).await;
+                    }
                     killed.push(id);
                 }
                 Some(Home::Merged(stream)) => {

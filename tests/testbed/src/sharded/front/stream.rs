@@ -40,6 +40,8 @@ pub struct MergedStream {
     shards: Vec<ShardStream>,
     /// The newest promise given to the client.
     told: Option<Token>,
+    /// Shards are being asked. If it is so when the client asks again, it went away meanwhile, and answers are lost.
+    asking: bool,
 }
 
 struct ShardStream {
@@ -105,6 +107,7 @@ impl MergedStream {
             told: token.clone(),
             after: token,
             shards: Vec::new(),
+            asking: false,
         };
         stream.shards = try_join_all(cluster.shards().into_iter().map(|shard| stream.open_shard(shard, Start::At(start)))).await?;
         Ok(stream)
@@ -147,6 +150,10 @@ impl MergedStream {
         let wait = command.number("maxTimeMS").and_then(|ms| u64::try_from(ms).ok()).map_or(CLIENT_WAIT, Duration::from_millis);
         let limit = command.number("batchSize").and_then(|size| usize::try_from(size).ok()).filter(|size| *size > 0);
         let deadline = Instant::now() + wait;
+        if self.asking {
+            let failure = Failure::new(Code::CursorNotFound, "the client left this change stream in the middle of an answer");
+            return Err(failure.with_labels(&["ResumableChangeStreamError"]));
+        }
         loop {
             self.follow_new_shards(cluster).await?;
             self.pass_invalidate().await?;
@@ -156,7 +163,9 @@ impl MergedStream {
             }
             let rest = deadline.saturating_duration_since(Instant::now()).min(SHARD_WAIT);
             let (collection, db, after) = (&self.collection, &self.db, self.after.as_deref());
+            self.asking = true;
             try_join_all(self.shards.iter_mut().map(|shard| shard.more(db, collection, limit, rest, after))).await?;
+            self.asking = false;
         }
     }
 
@@ -190,9 +199,9 @@ impl MergedStream {
         Ok(Released { events, promise, ended })
     }
 
-    /// Ends the shards' cursors, as far as the shards can be reached.
+    /// Ends the shards' cursors, but for those of shards that have no primary: they have died with it.
     pub async fn close(&self) {
-        let open = self.shards.iter().filter(|shard| shard.cursor != 0);
+        let open = self.shards.iter().filter(|shard| shard.cursor != 0 && shard.shard.has_primary());
         let kill = |shard: &ShardStream| (shard.shard.clone(), doc! { "killCursors": &self.collection, "cursors": [shard.cursor] });
         let kills: Vec<_> = open.map(kill).collect();
         join_all(kills.iter().map(|(shard, kill)| shard.command(&self.db, kill))).await;
