@@ -31,8 +31,14 @@ impl Cursors {
         }
     }
 
+    /// Also forgets the change streams, with what they hold in memory, whose clients have gone.
     pub fn insert(&self, id: i64, home: Home) {
-        self.homes().insert(id, home);
+        let mut homes = self.homes();
+        homes.retain(|_, home| match home {
+            Home::Merged(stream) => !stream.try_lock().is_ok_and(|stream| stream.is_abandoned()),
+            _ => true,
+        });
+        homes.insert(id, home);
     }
 
     pub fn get(&self, id: i64) -> Option<Home> {

@@ -24,6 +24,8 @@ use super::upstream::{Upstream, documents};
 const SHARD_WAIT: Duration = Duration::from_millis(50);
 /// How long a client waits for events if it does not say, as on a server.
 const CLIENT_WAIT: Duration = Duration::from_secs(1);
+/// After how long without a question servers end a cursor.
+const ABANDONED: Duration = Duration::from_secs(600);
 /// Bytes of events in one answer, as on a server.
 const FULL: usize = 16 * 1024 * 1024;
 
@@ -40,8 +42,7 @@ pub struct MergedStream {
     shards: Vec<ShardStream>,
     /// The newest promise given to the client.
     told: Option<Token>,
-    /// Shards are being asked. If it is so when the client asks again, it went away meanwhile, and answers are lost.
-    asking: bool,
+    asked: Instant,
 }
 
 struct ShardStream {
@@ -107,7 +108,7 @@ impl MergedStream {
             told: token.clone(),
             after: token,
             shards: Vec::new(),
-            asking: false,
+            asked: Instant::now(),
         };
         stream.shards = try_join_all(cluster.shards().into_iter().map(|shard| stream.open_shard(shard, Start::At(start)))).await?;
         Ok(stream)
@@ -150,10 +151,7 @@ impl MergedStream {
         let wait = command.number("maxTimeMS").and_then(|ms| u64::try_from(ms).ok()).map_or(CLIENT_WAIT, Duration::from_millis);
         let limit = command.number("batchSize").and_then(|size| usize::try_from(size).ok()).filter(|size| *size > 0);
         let deadline = Instant::now() + wait;
-        if self.asking {
-            let failure = Failure::new(Code::CursorNotFound, "the client left this change stream in the middle of an answer");
-            return Err(failure.with_labels(&["ResumableChangeStreamError"]));
-        }
+        self.asked = Instant::now();
         loop {
             self.follow_new_shards(cluster).await?;
             self.pass_invalidate().await?;
@@ -163,9 +161,7 @@ impl MergedStream {
             }
             let rest = deadline.saturating_duration_since(Instant::now()).min(SHARD_WAIT);
             let (collection, db, after) = (&self.collection, &self.db, self.after.as_deref());
-            self.asking = true;
             try_join_all(self.shards.iter_mut().map(|shard| shard.more(db, collection, limit, rest, after))).await?;
-            self.asking = false;
         }
     }
 
@@ -197,6 +193,11 @@ impl MergedStream {
             None => self.told = Some(promise.clone()),
         }
         Ok(Released { events, promise, ended })
+    }
+
+    /// Whether its client has left it alone for so long that the shards have ended their cursors.
+    pub fn is_abandoned(&self) -> bool {
+        self.asked.elapsed() > ABANDONED
     }
 
     /// Ends the shards' cursors, but for those of shards that have no primary: they have died with it.

@@ -1,6 +1,6 @@
 //! Moving chunks, dying routers, lost primaries.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::TryStreamExt;
 use tokio::time::timeout;
@@ -20,8 +20,9 @@ async fn no_document_is_lost_or_counted_twice_while_chunks_move_under_load() {
     }
     let users = sharded(&cluster, &client, "users").await;
     users.insert_many(numbered(0..1000)).await.unwrap();
+    let start = watch(&client, None).await.resume_token();
     let load = Load::start(client.clone(), options);
-    let balancer = cluster.balance(&[names, vec!["shop.users".into()]].concat()).await.unwrap();
+    let balancer = cluster.balance(&[names.clone(), vec!["shop.users".into()]].concat()).await.unwrap();
     let deadline = Instant::now() + Duration::from_secs(60);
     let mut inserted = 1000;
     while balancer.moved() < 6 || load.counts().operations < 2000 || load.counts().transactions == 0 {
@@ -34,6 +35,30 @@ async fn no_document_is_lost_or_counted_twice_while_chunks_move_under_load() {
     let counts = load.stop().await;
     eprintln!("{counts:?}");
     assert_eq!(counts.errors, 0, "{counts:?}");
+
+    // What the stream tells of inserts and deletes, those of transactions over both shards included, is what is there.
+    users.insert_one(doc! { "_id": "the end" }).await.unwrap();
+    cluster.move_clocks().await.unwrap();
+    let mut left: BTreeMap<String, i64> = BTreeMap::new();
+    let mut stream = watch(&client, start).await;
+    loop {
+        let event = timeout(Duration::from_secs(60), stream.try_next()).await.expect("no event").unwrap().unwrap();
+        let ns = event.get_document("ns").unwrap();
+        let name = format!("{}.{}", ns.get_str("db").unwrap(), ns.get_str("coll").unwrap());
+        match event.get_str("operationType").unwrap() {
+            "insert" => *left.entry(name).or_default() += 1,
+            "delete" => *left.entry(name).or_default() -= 1,
+            _ => continue,
+        }
+        if event.get_document("documentKey").unwrap().get_str("_id").is_ok_and(|id| id == "the end") {
+            break;
+        }
+    }
+    for name in &names {
+        let (database, collection) = name.split_once('.').unwrap();
+        let found = client.database(database).collection::<Document>(collection).count_documents(doc! {}).await.unwrap();
+        assert_eq!(left[name], found as i64, "{name}");
+    }
     end(client).await;
 }
 
