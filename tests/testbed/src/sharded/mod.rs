@@ -8,7 +8,7 @@ mod balancer;
 pub mod front;
 mod mongos;
 #[cfg(test)]
-mod tests;
+mod real;
 
 use std::time::Duration;
 
