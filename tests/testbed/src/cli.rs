@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde_json::json;
-use testbed::{DataSet, Load, LoadOptions, Options, ReplicaSet, Report, Result, Version, connect, end, parity, server};
+use testbed::{
+    DataSet, Load, LoadOptions, Options, ReplicaSet, Report, Result, ShardedCluster, Version, connect, end, parity, server, sharded,
+};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Real MongoDB servers, data, load and an independent comparison.
@@ -40,6 +42,12 @@ struct Start {
     /// Data-bearing members.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=7))]
     nodes: u8,
+    /// A sharded cluster of this many shards, each of as many members as `--nodes` says.
+    #[arg(long, default_value_t = 0, conflicts_with_all = ["name", "standalone", "tls", "auth"])]
+    shards: u8,
+    /// Of a sharded cluster: let the server's own balancer move chunks.
+    #[arg(long, requires = "shards")]
+    balancer: bool,
     #[arg(long, default_value = "rs0")]
     name: String,
     #[arg(long, default_value_t)]
@@ -143,6 +151,9 @@ impl Cli {
 
 impl Start {
     async fn run(self) -> Result<ExitCode> {
+        if self.shards > 0 {
+            return self.run_sharded().await;
+        }
         let options = Options {
             name: self.name,
             nodes: self.nodes.into(),
@@ -167,6 +178,36 @@ impl Start {
                     () = stdin_closed() => {}
                 }
                 set.stop();
+                Ok(ExitCode::SUCCESS)
+            }
+        }
+    }
+
+    async fn run_sharded(self) -> Result<ExitCode> {
+        let options = sharded::Options {
+            shards: self.shards.into(),
+            nodes_per_shard: self.nodes.into(),
+            version: self.version,
+            oplog_mb: self.oplog_mb,
+            cache_gb: self.cache_gb,
+            server_balancer: self.balancer,
+            extra_args: self.extra_args,
+        };
+        tokio::select! {
+            biased; // told to stop while starting: stop
+            () = told_to_stop() => Ok(ExitCode::SUCCESS),
+            cluster = ShardedCluster::start(options) => {
+                let cluster = cluster?;
+                let sets = cluster.shards().iter().map(ReplicaSet::uri);
+                let shards: Vec<_> = sets.collect();
+                let router = if cluster.has_mongos().await { "mongos" } else { "front" };
+                let line = json!({ "uri": cluster.uri(), "router": router, "shards": shards, "config": cluster.config().uri() });
+                say(&line.to_string());
+                tokio::select! {
+                    () = told_to_stop() => {}
+                    () = stdin_closed() => {}
+                }
+                cluster.stop();
                 Ok(ExitCode::SUCCESS)
             }
         }

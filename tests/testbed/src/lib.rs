@@ -12,6 +12,7 @@ pub mod parity;
 pub mod proxy;
 pub mod replica_set;
 pub mod server;
+pub mod sharded;
 pub mod tls;
 
 mod node;
@@ -26,6 +27,7 @@ pub use parity::{Difference, Report, compare};
 pub use proxy::Proxy;
 pub use replica_set::{Options, ReplicaSet};
 pub use server::{Binary, Version};
+pub use sharded::{Balancer, ShardedCluster};
 
 #[cfg(test)]
 mod testing;

@@ -235,6 +235,9 @@ impl ReplicaSet {
         let members = self.nodes.iter().zip(0..);
         let members: Vec<_> = members.map(|(node, id)| doc! { "_id": id, "host": node.address() }).collect();
         let mut config = doc! { "_id": &self.options.name, "members": members };
+        if self.options.extra_args.iter().any(|argument| argument == "--configsvr") {
+            config.insert("configsvr", true);
+        }
         if self.nodes.len() > 1 {
             config.insert("settings", doc! { "electionTimeoutMillis": 2000, "heartbeatIntervalMillis": 500 });
         }
