@@ -2,8 +2,8 @@
 
 use super::raw::{self, Element, tag};
 use bson::{RawDocument, RawDocumentBuf};
-use std::{cmp::Ordering, collections::HashSet};
-use xxhash_rust::xxh3::Xxh3;
+use std::cmp::Ordering;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 /// A document key as a change event gives it: `_id`, and on a sharded collection the fields of the shard
 /// key. Kept raw: an `_id` may hold what no typed value can.
@@ -169,8 +169,8 @@ pub fn odd_at_top(doc: &RawDocument) -> bool {
     raw::elements(doc).any(|e| e.name.first() == Some(&b'$') || (e.tag == tag::TIMESTAMP && e.value == [0; 8]))
 }
 
-/// Fields of one document that are compared with each other without hashing.
-const FEW_FIELDS: usize = 24;
+/// Fields of one document that are compared with each other; of more, the digests are sorted.
+const FEW_FIELDS: usize = 32;
 
 /// Whether a field name stands twice in one document, at any depth. A server lets them in, and is then no more to be
 /// trusted with a diff of them: it leaves out both where the source left out one, and 6.0.5 ends by an invariant when
@@ -181,28 +181,37 @@ pub fn repeats_a_name(doc: &RawDocument) -> bool {
 }
 
 fn repeats(doc: &RawDocument, of_fields: bool) -> bool {
-    let (mut few, mut n): ([&[u8]; FEW_FIELDS], usize) = ([&[]; FEW_FIELDS], 0);
-    let mut many: Option<HashSet<&[u8]>> = None;
+    let (mut few, mut n) = ([0; FEW_FIELDS], 0);
+    let mut many: Vec<u64> = Vec::new();
     for e in raw::elements(doc) {
         if e.document().is_some_and(|inner| repeats(inner, e.tag == tag::DOCUMENT)) {
             return true;
         }
-        if !of_fields {
-            continue;
-        }
-        let new = if n < FEW_FIELDS {
-            let new = !few[..n].contains(&e.name);
-            few[n] = e.name;
+        if of_fields && many.is_empty() && n < FEW_FIELDS {
+            let digest = digest_of_name(e.name);
+            if few[..n].contains(&digest) {
+                return true;
+            }
+            few[n] = digest;
             n += 1;
-            new
-        } else {
-            many.get_or_insert_with(|| few.into()).insert(e.name)
-        };
-        if !new {
-            return true;
+        } else if of_fields {
+            if many.is_empty() {
+                many.extend(few);
+            }
+            many.push(digest_of_name(e.name));
         }
     }
-    false
+    many.sort_unstable();
+    many.windows(2).any(|two| two[0] == two[1])
+}
+
+/// Short names are their own digest; comparing numbers is what makes this cheap. Two names of one digest count as one, which is safe.
+fn digest_of_name(name: &[u8]) -> u64 {
+    let mut short = [0; 8];
+    // A name holds no zero byte.
+    let Some(place) = short.get_mut(..name.len()) else { return xxh3_64(name) };
+    place.copy_from_slice(name);
+    u64::from_le_bytes(short)
 }
 
 /// Whether two `_id`s are the same bytes, type included.
