@@ -13,7 +13,6 @@ mod lane;
 mod ledger;
 mod reader;
 mod router;
-mod series;
 #[cfg(test)]
 mod sim;
 

@@ -1,6 +1,6 @@
 //! Structural changes of time series. Their view has no entry in the catalog: it comes, changes and goes with the buckets.
 
-use super::ddl::Change;
+use super::Change;
 use crate::{
     catalog::Collection,
     checkpoint::Store,

@@ -1,0 +1,103 @@
+//! Structural changes, applied alone and by UUID.
+//!
+//! Each is idempotent: after a crash the stream replays it, perhaps on a target that is further on. What an
+//! entry of the catalog already reflects (`known_at`) is nothing to do. The plan was made from a listing that
+//! took a while, so events up to `listed_until` may be reflected in it or not: where names contradict, the
+//! listing is the later truth, and the events that lead there are still to come.
+
+mod make;
+mod modify;
+mod rename;
+mod series;
+
+use super::Tail;
+use crate::{
+    catalog::{Collection, State, view_uuid},
+    checkpoint::Store,
+    error::Result,
+    model::{ClusterTime, CollectionUuid, Ddl},
+    source::Source,
+    target::Target,
+};
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// One structural change and what it needs.
+pub(super) struct Change<'a, S, T, C> {
+    pub tail: &'a Tail<S, T, C>,
+    pub stop: &'a CancellationToken,
+    /// Cluster time of the event.
+    pub time: ClusterTime,
+}
+
+/// What a structural change brought along that the change stream does not tell.
+pub(super) enum Brought {
+    Nothing,
+    /// A capped collection's documents, read up to this time.
+    Capped(ClusterTime),
+    /// Documents that are to be copied.
+    Documents,
+}
+
+impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
+    pub async fn apply(&self, ddl: &Ddl) -> Result<Brought> {
+        tracing::info!(ddl = ddl.label(), cluster_time = %self.time, "structural change");
+        match ddl {
+            Ddl::Create { ns, uuid, options } => return self.create(ns, *uuid, options).await,
+            Ddl::Rename { from, to, uuid, dropped } => return self.rename(from, to, *uuid, *dropped).await,
+            Ddl::Drop { ns, uuid } => self.drop_collection(uuid.unwrap_or_else(|| view_uuid(ns))).await?,
+            Ddl::DropDatabase { db } => self.drop_views(db).await?,
+            Ddl::CreateIndexes { ns, uuid, indexes } => self.create_indexes(ns, *uuid, indexes).await?,
+            Ddl::DropIndexes { uuid, names, .. } => self.drop_indexes(*uuid, names).await?,
+            Ddl::Modify { ns, uuid, options } => self.modify(uuid.unwrap_or_else(|| view_uuid(ns)), options).await?,
+        }
+        Ok(Brought::Nothing)
+    }
+
+    /// Whether the listing that the plan was made from may be newer than the event.
+    fn listed_later(&self) -> bool {
+        self.time <= self.tail.catalog.listed_until()
+    }
+
+    /// The drops of a database's collections came before its own, those of its views did not (RAN on 6.0.5).
+    async fn drop_views(&self, db: &str) -> Result<()> {
+        for view in self.tail.catalog.living().iter().filter(|c| c.entry().is_view() && c.entry().ns.db() == db) {
+            self.drop_collection(view.uuid()).await?;
+        }
+        Ok(())
+    }
+
+    async fn drop_collection(&self, id: CollectionUuid) -> Result<()> {
+        let Some(collection) = self.tail.catalog.find(id) else { return Ok(()) };
+        if collection.entry().state == State::Dropped || collection.entry().known_at > self.time {
+            return Ok(());
+        }
+        self.remove(&collection).await
+    }
+
+    /// Drops it on the target and ends its copy.
+    async fn remove(&self, collection: &Arc<Collection>) -> Result<()> {
+        let _alone = collection.gate.write().await;
+        let (target, target_uuid) = {
+            let e = collection.entry();
+            (e.target.clone(), e.target_uuid)
+        };
+        // By identity: a replay may find that something newer has the name.
+        if self.tail.target.lookup(&target).await?.is_some_and(|there| there.uuid == target_uuid) {
+            self.tail.target.drop_collection(&target).await?;
+        }
+        {
+            let mut entry = collection.entry_mut();
+            entry.state = State::Dropped;
+            entry.known_at = entry.known_at.max(self.time);
+        }
+        self.tail.race.end(collection.uuid());
+        self.save(collection).await
+    }
+
+    async fn save(&self, collection: &Collection) -> Result<()> {
+        let _one_at_a_time = collection.saving.lock().await;
+        let entry = collection.entry().clone();
+        self.tail.store.save_entries(&[entry]).await
+    }
+}

@@ -1,0 +1,100 @@
+//! Renames: within the selection, into it, and out of it.
+
+use super::{Brought, Change};
+use crate::{
+    catalog::{Collection, State},
+    checkpoint::Store,
+    error::{Error, Result},
+    model::{CollectionUuid, Namespace},
+    source::Source,
+    target::Target,
+};
+use std::sync::Arc;
+
+impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
+    pub(super) async fn rename(
+        &self,
+        from: &Namespace,
+        to: &Namespace,
+        uuid: Option<CollectionUuid>,
+        dropped: Option<CollectionUuid>,
+    ) -> Result<Brought> {
+        let uuid = uuid.ok_or_else(|| Error::Bug("a rename event without `collectionUUID`".into()))?;
+        let Some(collection) = self.tail.catalog.find(uuid) else {
+            if let Some(old) = dropped {
+                self.drop_collection(old).await?;
+            }
+            if !self.tail.selection.takes(to) || self.listed_later() {
+                return Ok(Brought::Nothing);
+            }
+            return self.take_in(to, uuid).await;
+        };
+        self.rename_known(&collection, from, to, dropped).await?;
+        Ok(Brought::Nothing)
+    }
+
+    async fn rename_known(
+        &self,
+        collection: &Arc<Collection>,
+        from: &Namespace,
+        to: &Namespace,
+        dropped: Option<CollectionUuid>,
+    ) -> Result<()> {
+        {
+            let entry = collection.entry();
+            if entry.state == State::Dropped || entry.known_at >= self.time || entry.ns == *to {
+                return Ok(());
+            }
+            if entry.ns != *from {
+                // The listing, or a run before a crash, saw a later name.
+                return if self.listed_later() {
+                    Ok(())
+                } else {
+                    Err(Error::Bug(format!("`{from}` was renamed, but is known as `{}`", entry.ns)))
+                };
+            }
+        }
+        if let Some(old) = dropped.and_then(|old| self.tail.catalog.find(old))
+            && old.entry().state != State::Dropped
+        {
+            self.remove(&old).await?;
+        }
+        if !self.tail.selection.takes(to) {
+            return self.remove(collection).await;
+        }
+        if self.holder(to).is_some() {
+            return if self.listed_later() {
+                Ok(())
+            } else {
+                Err(Error::Bug(format!("a collection was renamed to `{to}`, which another one is")))
+            };
+        }
+        self.move_on_target(collection, to).await
+    }
+
+    async fn move_on_target(&self, collection: &Arc<Collection>, to: &Namespace) -> Result<()> {
+        let _alone = collection.gate.write().await;
+        let _no_builds = self.without_builds(collection).await?;
+        let (now, target_uuid) = {
+            let e = collection.entry();
+            (e.target.clone(), e.target_uuid)
+        };
+        let then = self.tail.selection.target_of(to);
+        let there = self.tail.target.lookup(&then).await?;
+        // A replay finds it there already, if the crash came before the catalog was saved.
+        if there.as_ref().is_none_or(|t| t.uuid != target_uuid) {
+            self.make_room(&then).await?;
+            self.tail.target.rename(&now, &then, false).await?;
+        }
+        let renamed = self.tail.target.lookup(&then).await?;
+        {
+            let mut entry = collection.entry_mut();
+            entry.ns = to.clone();
+            entry.target = then;
+            // A rename across databases makes another collection of it.
+            entry.target_uuid = renamed.and_then(|c| c.uuid).or(entry.target_uuid);
+            entry.known_at = self.time;
+        }
+        self.save(collection).await
+    }
+}
