@@ -366,7 +366,10 @@ mod real {
             perform(&pair.from, &[index(coll, two)]).await;
         }
         ferry.wait_for("builds under way", |s| s["unfinished_indexes"].as_array().is_some_and(|all| all.len() == 8)).await;
-        sleep(Duration::from_secs(1)).await;
+        let told = |s: &serde_json::Value| s["unfinished_indexes"].as_array().unwrap().iter().filter(|i| i["state"] == "building").count();
+        let building =
+            ferry.wait_for("how far they are", |s| told(s) > 0 && s["unfinished_indexes"].to_string().contains("\"progress\":1")).await;
+        assert!(told(&building) <= 4, "two indexes each of as many collections as may be built at a time: {building:#}");
         let changes = [
             rename("ddl.renamed", "ddl.renamed_by_now", false),
             modify("modified", doc! {"validator": {"a": {"$gte": 0}}}),

@@ -12,8 +12,15 @@ use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 pub struct Builds {
     /// Shared by builds; held alone by a structural change.
     gate: RwLock<()>,
-    /// The indexes of each command under way.
-    names: Mutex<Vec<Vec<String>>>,
+    under_way: Mutex<Vec<Command>>,
+}
+
+/// One command under way.
+#[derive(Debug, Clone, PartialEq)]
+struct Command {
+    names: Vec<String>,
+    /// How much of the collection it has read, from 0 to 1.
+    progress: Option<f64>,
 }
 
 /// A build under way; it is none any more when this is dropped.
@@ -25,21 +32,27 @@ pub struct Build<'a> {
 }
 
 impl Builds {
-    fn names(&self) -> MutexGuard<'_, Vec<Vec<String>>> {
-        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    fn commands(&self) -> MutexGuard<'_, Vec<Command>> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Before a build of these is asked for, or with none to look at what is there; waits for a structural change under way.
     pub async fn begin(&self, names: Vec<String>) -> Build<'_> {
         let gate = self.gate.read().await;
-        self.names().push(names.clone());
+        self.commands().push(Command { names: names.clone(), progress: None });
         Build { builds: self, names, _gate: gate }
     }
 
     /// What is being built: the indexes of each command.
     #[must_use]
     pub fn under_way(&self) -> Vec<Vec<String>> {
-        self.names().iter().filter(|names| !names.is_empty()).cloned().collect()
+        self.commands().iter().filter(|c| !c.names.is_empty()).map(|c| c.names.clone()).collect()
+    }
+
+    /// Whether an index is being built, and how far that is.
+    #[must_use]
+    pub fn progress_of(&self, name: &str) -> Option<Option<f64>> {
+        self.commands().iter().find(|c| c.names.iter().any(|n| n == name)).map(|c| c.progress)
     }
 
     /// Waits until none is under way, and keeps new ones from beginning.
@@ -48,11 +61,19 @@ impl Builds {
     }
 }
 
+impl Build<'_> {
+    /// How much of the collection it has read, from 0 to 1.
+    pub fn progress(&self, progress: f64) {
+        let mut commands = self.builds.commands();
+        commands.iter_mut().filter(|c| c.names == self.names).for_each(|c| c.progress = Some(progress));
+    }
+}
+
 impl Drop for Build<'_> {
     fn drop(&mut self) {
-        let mut names = self.builds.names();
-        if let Some(n) = names.iter().position(|names| *names == self.names) {
-            names.swap_remove(n);
+        let mut commands = self.builds.commands();
+        if let Some(n) = commands.iter().position(|c| c.names == self.names) {
+            commands.swap_remove(n);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What is known of one collection: saved as it is.
 
+use super::Builds;
 use crate::model::{ClusterTime, CollectionInfo, CollectionKind, CollectionUuid, IndexSpec, Namespace, UnfinishedIndex};
 use bson::RawDocumentBuf;
 use std::collections::{BTreeMap, BTreeSet};
@@ -127,15 +128,23 @@ impl Entry {
         self.indexes.iter().filter(|(name, _)| !self.built.contains(*name)).map(|(_, spec)| spec.clone()).collect()
     }
 
-    /// For `status`.
+    /// For `status`, with the builds that are under way.
     #[must_use]
-    pub fn unfinished(&self) -> Vec<UnfinishedIndex> {
+    pub fn unfinished(&self, builds: &Builds) -> Vec<UnfinishedIndex> {
         self.missing_indexes()
             .into_iter()
             .map(|spec| {
                 let error = self.failed.get(spec.name()).cloned();
-                let state = if error.is_some() { "failed" } else { "waiting" };
-                UnfinishedIndex { ns: self.ns.to_string(), name: spec.name().to_owned(), state: state.into(), error }
+                let building = builds.progress_of(spec.name());
+                let state = if error.is_some() {
+                    "failed"
+                } else if building.is_some() {
+                    "building"
+                } else {
+                    "waiting"
+                };
+                let (name, progress) = (spec.name().to_owned(), building.flatten());
+                UnfinishedIndex { ns: self.ns.to_string(), name, state: state.into(), error, progress }
             })
             .collect()
     }

@@ -8,7 +8,7 @@ mod builds;
 mod entry;
 mod reconcile;
 
-pub use builds::Builds;
+pub use builds::{Build, Builds};
 pub use entry::{Entry, State, view_uuid};
 pub use reconcile::reconcile;
 
@@ -194,6 +194,6 @@ impl Catalog {
     #[must_use]
     pub fn unfinished_indexes(&self) -> Vec<UnfinishedIndex> {
         let living = self.living();
-        living.iter().flat_map(|c| c.entry().unfinished()).collect()
+        living.iter().flat_map(|c| c.entry().unfinished(&c.builds)).collect()
     }
 }

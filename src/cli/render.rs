@@ -55,7 +55,11 @@ pub(super) fn status(status: &Status, paint: Paint) -> String {
     if !status.unfinished_indexes.is_empty() {
         let mut table = table(&["namespace", "index", "state", "why"]);
         for index in &status.unfinished_indexes {
-            table.add_row([&index.ns, &index.name, &index.state, index.error.as_deref().unwrap_or_default()]);
+            let state = match index.progress {
+                Some(progress) => format!("{}, {:.0} %", index.state, progress * 100.0),
+                None => index.state.clone(),
+            };
+            table.add_row([&index.ns, &index.name, &state, index.error.as_deref().unwrap_or_default()]);
         }
         text.push_str(&format!("\n{}\n{}", paint.bold("indexes not yet on the target"), table_text(&table)));
     }

@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn each_gate_has_its_own_reason() {
-        let index = UnfinishedIndex { ns: "a.b".into(), name: "x".into(), state: "failed".into(), error: None };
+        let index = UnfinishedIndex { ns: "a.b".into(), name: "x".into(), state: "failed".into(), error: None, progress: None };
         for (name, facts) in [
             ("tailing", Facts { phase: Some(Phase::Copying { start_at: ClusterTime::default() }), ..ready() }),
             ("tailing", Facts { running: false, ..ready() }),

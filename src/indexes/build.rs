@@ -2,14 +2,14 @@
 
 use super::{park, same_when_parked};
 use crate::{
-    catalog::{Catalog, Collection, State},
+    catalog::{Build, Catalog, Collection, State},
     error::{Error, Remedy, Result},
     model::{IndexSpec, Namespace},
     observe::Metrics,
     target::{IndexChange, Target},
     tasks::{first_error, panicked},
 };
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::{
     sync::{Notify, Semaphore},
     task::JoinSet,
@@ -21,6 +21,9 @@ use tokio_util::sync::CancellationToken;
 const OPTIONS_CONFLICT: i32 = 85;
 /// IndexBuildAborted: by a structural change, ours or somebody's.
 const BUILD_ABORTED: i32 = 276;
+
+/// How often a build is asked how far it is.
+const WATCH_EVERY: Duration = Duration::from_secs(2);
 
 /// Builds wanted indexes beside copy and tail.
 #[derive(Debug, Clone)]
@@ -124,15 +127,30 @@ impl<T: Target> Builder<T> {
 
     /// Under the name that the collection has once no structural change is under way.
     async fn create(&self, collection: &Collection, specs: &[IndexSpec]) -> Result<()> {
-        let _build = collection.builds.begin(specs.iter().map(|spec| spec.name().to_owned()).collect()).await;
+        let build = collection.builds.begin(specs.iter().map(|spec| spec.name().to_owned()).collect()).await;
         let _counted = self.metrics.index_build();
         let Some(to) = collection.on_target() else { return Ok(()) };
         let parked: Vec<IndexSpec> = specs.iter().map(park).collect();
-        self.target.create_indexes(&to.ns, &parked).await?;
+        tokio::select! {
+            biased;
+            built = self.target.create_indexes(&to.ns, &parked) => built?,
+            () = self.watch(&build, &to.ns) => {}
+        }
         for spec in specs {
             self.note_built(collection, &to.ns, spec.clone()).await?;
         }
         Ok(())
+    }
+
+    /// Asks how far a build is, for as long as it is waited for. No answer is no failure: the build itself will tell.
+    async fn watch(&self, build: &Build<'_>, ns: &Namespace) {
+        let mut tick = tokio::time::interval(WATCH_EVERY);
+        loop {
+            tick.tick().await;
+            if let Ok(Some(progress)) = self.target.build_progress(ns).await {
+                build.progress(progress);
+            }
+        }
     }
 
     async fn build_one(&self, collection: &Collection, spec: &IndexSpec) -> Result<()> {

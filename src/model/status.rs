@@ -65,7 +65,7 @@ pub struct InFlightStatus {
 }
 
 /// An index that is not yet on the target in its final form for a reason other than the cutover.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct UnfinishedIndex {
     /// Namespace on the source.
     pub ns: String,
@@ -75,6 +75,9 @@ pub struct UnfinishedIndex {
     pub state: String,
     /// Why it failed.
     pub error: Option<String>,
+    /// How much of the collection its build has read, from 0 to 1, where the target tells.
+    #[serde(default)]
+    pub progress: Option<f64>,
 }
 
 /// How an index is named where it may be waived: `db.collection:index`, with its namespace on the source.

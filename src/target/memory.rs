@@ -301,6 +301,10 @@ impl Target for MemoryTarget {
     }
 
     /// Indexes are kept as they were built.
+    async fn build_progress(&self, _ns: &Namespace) -> Result<Option<f64>> {
+        Ok(None)
+    }
+
     async fn abort_build(&self, _ns: &Namespace, _names: &[String]) -> Result<()> {
         Ok(())
     }

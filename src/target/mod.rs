@@ -106,6 +106,8 @@ pub trait Target: Clone + Send + Sync + 'static {
     fn create_indexes(&self, ns: &Namespace, specs: &[IndexSpec]) -> impl Future<Output = Result<()>> + Send;
     /// Drops an index; nothing where it is gone.
     fn drop_index(&self, ns: &Namespace, name: &str) -> impl Future<Output = Result<()>> + Send;
+    /// How much of a collection the index builds under way have read, from 0 to 1; `None` where none is, or we may not ask.
+    fn build_progress(&self, ns: &Namespace) -> impl Future<Output = Result<Option<f64>>> + Send;
     /// Ends the build that was asked for by one call with exactly these indexes, or drops them where it is done;
     /// nothing where it has not begun.
     fn abort_build(&self, ns: &Namespace, names: &[String]) -> impl Future<Output = Result<()>> + Send;

@@ -88,7 +88,7 @@ fn unknown_is_not_zero() {
 #[test]
 fn the_gauges_show_the_status() {
     let metrics = Metrics::new();
-    let index = |state: &str| UnfinishedIndex { ns: "a.b".into(), name: "x_1".into(), state: state.into(), error: None };
+    let index = |state: &str| UnfinishedIndex { ns: "a.b".into(), name: "x_1".into(), state: state.into(), error: None, progress: None };
     metrics.show(&Status {
         phase: "tailing".into(),
         activity: "paused".into(),

@@ -97,6 +97,20 @@ pub(crate) async fn drop_index(cluster: &Cluster, ns: &Namespace, name: &str) ->
     drop_indexes(cluster, ns, name).await
 }
 
+/// From `$currentOp`: the server's own thread builds, so all users' operations are asked for, which `clusterMonitor` allows.
+pub(crate) async fn build_progress(cluster: &Cluster, ns: &Namespace) -> Result<Option<f64>> {
+    let ours = doc! {"command.createIndexes": ns.coll(), "command.$db": ns.db(), "progress.total": {"$gt": 0}};
+    let share = doc! {"$divide": ["$progress.done", "$progress.total"]};
+    let pipeline = vec![doc! {"$currentOp": {"allUsers": true}}, doc! {"$match": ours}, doc! {"$project": {"share": share}}];
+    let command = doc! {"aggregate": 1, "pipeline": pipeline, "cursor": {}};
+    let reply = match cluster.run("admin", &format!("asking how far the index builds of `{ns}` are"), &command).await {
+        Err(Error::Forbidden { .. }) => return Ok(None),
+        other => other?,
+    };
+    let batch = reply.get_document("cursor").and_then(|c| c.get_array("firstBatch")).map(Vec::as_slice).unwrap_or_default();
+    Ok(batch.iter().filter_map(|op| op.as_document()?.get_f64("share").ok()).reduce(f64::min))
+}
+
 /// The build is ended only by all of its names together (RAN on 6.0.5: one of two is refused as unfinished).
 pub(crate) async fn abort_build(cluster: &Cluster, ns: &Namespace, names: &[String]) -> Result<()> {
     drop_indexes(cluster, ns, names).await

@@ -87,6 +87,9 @@ impl Target for MongoTarget {
     async fn drop_index(&self, ns: &Namespace, name: &str) -> Result<()> {
         ddl::drop_index(&self.cluster, ns, name).await
     }
+    async fn build_progress(&self, ns: &Namespace) -> Result<Option<f64>> {
+        ddl::build_progress(&self.cluster, ns).await
+    }
     async fn abort_build(&self, ns: &Namespace, names: &[String]) -> Result<()> {
         ddl::abort_build(&self.cluster, ns, names).await
     }
