@@ -12,6 +12,7 @@ mod kill;
 mod layers;
 mod life;
 mod memory;
+mod property;
 mod scenarios;
 mod support;
 mod time_series;

@@ -4,8 +4,8 @@
 //! of a placement share one pair of servers and one `run`, each in databases of its own; what is known not to work
 //! yet, and what is to halt, is played alone. At the end the test bed's own reader compares both sides.
 
-mod notation;
-mod scenario;
+pub mod notation;
+pub mod scenario;
 
 use notation::CANARY;
 use scenario::{Placement, Scenario};

@@ -231,7 +231,7 @@ impl<'a> Player<'a> {
 }
 
 /// Code and message of a command that failed, or of its first statement that did.
-fn failure(reply: mongodb::error::Result<Document>) -> Option<(i32, String)> {
+pub fn failure(reply: mongodb::error::Result<Document>) -> Option<(i32, String)> {
     match reply {
         Ok(reply) => {
             let errors = reply.get_array("writeErrors").ok()?;
