@@ -6,7 +6,7 @@
 
 use super::Parcel;
 use crate::{
-    model::{CanonicalKey, ClusterTime, DocumentKey, Write, WriteOp, same_key},
+    model::{CanonicalKey, ClusterTime, DocumentKey, Write, WriteOp, odd_at_top, same_key},
     race::Reread,
     target::Statement,
 };
@@ -32,6 +32,12 @@ impl<'a> Op<'a> {
         match self {
             Op::Write(Write { op: WriteOp::Diff(_), key, .. }, time) => Op::Reread(key, time),
             other => other,
+        }
+    }
+    fn document(&self) -> Option<&'a RawDocument> {
+        match self {
+            Op::Write(Write { op: WriteOp::Insert(doc) | WriteOp::Replace(doc), .. }, _) => Some(doc),
+            Op::Write(..) | Op::Reread(..) => None,
         }
     }
     fn key(&self) -> &'a DocumentKey {
@@ -82,7 +88,15 @@ pub(super) fn fold<'a>(
     let mut words: Vec<Word<'a>> = Vec::new();
     let mut by_key: HashMap<CanonicalKey, usize> = HashMap::new();
     let mut newest = ClusterTime::default();
+    // A document that only a pipeline can write goes to the target behind the inserts of its round.
+    let mut alone = false;
     for op in ops {
+        let odd = in_order && op.document().is_some_and(odd_at_top);
+        if (odd || alone) && !words.is_empty() {
+            rounds.push(round(std::mem::take(&mut words), newest));
+            by_key.clear();
+        }
+        alone = odd;
         let canonical = identity_of(op.key());
         let cut = |word: &Word<'_>| !same_key(word.key, op.key()) || in_order && matches!(word.base, Base::Deleted);
         if by_key.get(&canonical).is_some_and(|&n| cut(&words[n])) {
