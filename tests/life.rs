@@ -66,7 +66,7 @@ mod real {
         }
         assert!(status["unfinished_indexes"].is_array(), "{status:#}");
         let names: Vec<_> = status["gates"].as_array().unwrap().iter().map(|gate| gate["name"].as_str().unwrap()).collect();
-        assert_eq!(names, ["tailing", "lag", "consistent", "indexes", "headroom", "parity"]);
+        assert_eq!(names, ["tailing", "lag", "consistent", "copied", "indexes", "headroom", "parity"]);
         for gate in status["gates"].as_array().unwrap() {
             assert!(gate["open"].is_boolean() && gate["why"].is_string(), "{gate}");
         }
