@@ -1,9 +1,10 @@
 //! After a crash: what is saved of a collection may be one structural change behind what the target already went through.
 
-use super::{Entry, State};
+use super::{Collection, Entry, State};
 use crate::{
     error::{Error, Result},
     model::{ClusterTime, CollectionUuid, Namespace, Side},
+    source::Source,
     target::Target,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,4 +40,28 @@ pub async fn reconcile<T: Target>(target: &T, entries: &mut [Entry], living: &BT
         }
     }
     Ok(())
+}
+
+impl Collection {
+    /// As [`reconcile`] for one collection, when the target says that it is not where it was. What a process asked for before it
+    /// died may still be carried out: a `drop` that waits for an index build comes after the next process has looked (RAN on 6.0.5).
+    /// Not saved: every start looks again. Gives a source time that is not before what the target shows by it.
+    ///
+    /// # Errors
+    /// As [`reconcile`], and as the source's.
+    pub async fn relocate<S: Source, T: Target>(&self, source: &S, target: &T) -> Result<ClusterTime> {
+        let living = source.collections().await?.iter().filter_map(|c| c.uuid).collect();
+        let now = source.operation_time().await?;
+        let mut found = [self.entry().clone()];
+        reconcile(target, &mut found, &living, now).await?;
+        let [Entry { target, state, known_at, .. }] = found;
+        tracing::info!(ns = %self.entry().target, now = %target, state = state.label(), "looked again where a collection is");
+        let mut entry = self.entry_mut();
+        entry.target = target;
+        // The copy may have ended it meanwhile.
+        if state == State::Dropped {
+            (entry.state, entry.known_at) = (state, known_at);
+        }
+        Ok(now)
+    }
 }

@@ -5,7 +5,7 @@ use crate::{
     catalog::{Entry, State},
     model::{
         Activity, ClusterTime, CollectionKind, CollectionUuid, Fingerprint, IndexSpec, Namespace, Partition, PartitionId, Phase, Position,
-        ResumeToken, raw, raw::tag,
+        ResumeToken, raw,
     },
 };
 use bson::{Document, RawDocument, RawDocumentBuf};
@@ -48,12 +48,6 @@ impl Record {
     }
 }
 
-fn put_uuid(b: &mut raw::Builder, name: &str, uuid: CollectionUuid) {
-    let mut value = vec![16, 0, 0, 0, 4];
-    value.extend_from_slice(&uuid.0);
-    b.value(name, tag::BINARY, &value);
-}
-
 fn uuid(doc: &RawDocument, name: &str) -> Option<CollectionUuid> {
     raw::get(doc, name)?.value.get(5..21)?.try_into().ok().map(CollectionUuid)
 }
@@ -81,10 +75,10 @@ fn kind_label(kind: CollectionKind) -> &'static str {
 /// A collection as saved.
 pub(super) fn from_entry(entry: &Entry) -> RawDocumentBuf {
     let mut b = raw::Builder::with_capacity(512);
-    put_uuid(&mut b, "_id", entry.uuid);
+    b.uuid("_id", entry.uuid);
     b.str("ns", entry.ns.as_str()).str("target", entry.target.as_str());
     if let Some(uuid) = entry.target_uuid {
-        put_uuid(&mut b, "target_uuid", uuid);
+        b.uuid("target_uuid", uuid);
     }
     b.str("kind", kind_label(entry.kind)).bool("capped", entry.capped).str("state", entry.state.label());
     if entry.repeats {
@@ -132,7 +126,7 @@ pub(super) fn to_entry(doc: &RawDocument) -> Option<Entry> {
 pub(super) fn from_partition(p: &Partition) -> RawDocumentBuf {
     let mut b = raw::Builder::with_capacity(256);
     b.begin("_id");
-    put_uuid(&mut b, "collection", p.id.collection);
+    b.uuid("collection", p.id.collection);
     b.i64("number", i64::from(p.id.number)).end();
     for (name, bound) in [("min", &p.min), ("max", &p.max), ("after", &p.after)] {
         if let Some(bound) = bound {
@@ -165,7 +159,7 @@ mod tests {
     #[test]
     fn a_partition_comes_back_as_it_was_saved_whatever_its_keys() {
         let mut id = raw::Builder::default();
-        id.value("_id", tag::STRING, b"\x03\0\0\0\xff\xfe\0");
+        id.value("_id", raw::tag::STRING, b"\x03\0\0\0\xff\xfe\0");
         let p = Partition {
             id: PartitionId { collection: CollectionUuid([7; 16]), number: 3 },
             min: Some(rawdoc! {"_id": bson::RawBson::MinKey}),

@@ -9,9 +9,10 @@ use crate::{
     race::{Hold, Reread},
     retry::Patience,
     source::{Found, Scan, ScanBatch, ScanRange, Source},
-    target::Target,
+    target::{ANOTHER_COLLECTION, Inserted, Target},
     tasks::panicked,
 };
+use bson::RawDocument;
 use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc},
@@ -205,10 +206,11 @@ async fn insert<S: Source, T: Target, C: Store>(
     {
         // No structural change meanwhile: the name and identity on the target are those of now.
         let _shared = collection.gate.read().await;
-        let Some(to) = collection.on_target() else { return Ok(Some(Confirmed { seq, last, documents: 0, bytes: 0, hold })) };
         hold.inserting();
         let started = Instant::now();
-        let inserted = copy.target.insert(&to, &batch.documents).await?;
+        let Some(inserted) = put(&copy, &collection, &batch.documents).await? else {
+            return Ok(Some(Confirmed { seq, last, documents: 0, bytes: 0, hold }));
+        };
         copy.metrics.copy_inserted(started.elapsed());
         copy.metrics.copied(inserted.inserted, bytes as u64, inserted.already_there);
     }
@@ -218,6 +220,23 @@ async fn insert<S: Source, T: Target, C: Store>(
         return Ok(None);
     }
     Ok(Some(Confirmed { seq, last, documents: keys.len() as u64, bytes: bytes as u64, hold }))
+}
+
+/// Inserts under the name that the collection has now; `None` where it is gone.
+async fn put<S: Source, T: Target, C: Store>(
+    copy: &Copy<S, T, C>,
+    collection: &Collection,
+    documents: &RawDocument,
+) -> Result<Option<Inserted>> {
+    let Some(to) = collection.on_target() else { return Ok(None) };
+    match copy.target.insert(&to, documents).await {
+        Err(error) if error.code() == Some(ANOTHER_COLLECTION) => {
+            copy.race.read(collection.relocate(&copy.source, &copy.target).await?);
+            let Some(to) = collection.on_target() else { return Ok(None) };
+            copy.target.insert(&to, documents).await.map(Some)
+        }
+        other => other.map(Some),
+    }
 }
 
 /// Has every key that was touched after the batch was read read again in its lane. `false` when the tail ended.

@@ -76,7 +76,7 @@ impl Opening<'_> {
         }
         for ns in occupied {
             tracing::warn!(%ns, "dropping a namespace of the target, as permitted");
-            self.clusters.target.drop_collection(ns).await?;
+            self.clusters.target.drop_collection(ns, None).await?;
         }
         let record = Record {
             format: FORMAT,
@@ -120,7 +120,7 @@ impl Opening<'_> {
     async fn plan(&self, record: &mut Record) -> Result<()> {
         let mut half = self.store.entries().await?;
         for entry in &mut half {
-            self.clusters.target.drop_collection(&entry.target).await?;
+            self.clusters.target.drop_collection(&entry.target, entry.target_uuid).await?;
             entry.state = State::Dropped;
         }
         self.store.save_entries(&half).await?;

@@ -6,7 +6,7 @@ use crate::{
     error::{Error, Remedy, Result},
     model::{IndexSpec, Namespace},
     observe::Metrics,
-    target::{IndexChange, Target},
+    target::{IndexChange, Target, TargetCollection},
     tasks::{first_error, panicked},
 };
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
@@ -59,7 +59,7 @@ impl<T: Target> Builder<T> {
                 entry.failed.clear();
             }
             for spec in there.into_iter().filter(|spec| collection.entry().indexes.contains_key(spec.name())) {
-                self.note_built(&collection, &to.ns, spec).await?;
+                self.note_built(&collection, &to, spec).await?;
             }
         }
         Ok(())
@@ -133,11 +133,11 @@ impl<T: Target> Builder<T> {
         let parked: Vec<IndexSpec> = specs.iter().map(park).collect();
         tokio::select! {
             biased;
-            built = self.target.create_indexes(&to.ns, &parked) => built?,
+            built = self.target.create_indexes(&to, &parked) => built?,
             () = self.watch(&build, &to.ns) => {}
         }
         for spec in specs {
-            self.note_built(collection, &to.ns, spec.clone()).await?;
+            self.note_built(collection, &to, spec.clone()).await?;
         }
         Ok(())
     }
@@ -170,7 +170,7 @@ impl<T: Target> Builder<T> {
     ///
     /// While the build still counts as under way: no structural change comes between, and who ended the build finds that it is
     /// no longer built.
-    async fn note_built(&self, collection: &Collection, to: &Namespace, mut made: IndexSpec) -> Result<()> {
+    async fn note_built(&self, collection: &Collection, to: &TargetCollection, mut made: IndexSpec) -> Result<()> {
         loop {
             let wanted = {
                 let mut entry = collection.entry_mut();

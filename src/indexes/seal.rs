@@ -4,9 +4,9 @@ use super::{PARKED, park, same_when_parked};
 use crate::{
     catalog::{Catalog, Collection},
     error::Result,
-    model::{IndexSpec, Namespace, index_title, raw},
+    model::{IndexSpec, index_title, raw},
     source::{Found, Source},
-    target::{IndexChange, Target, park_options},
+    target::{IndexChange, Target, TargetCollection, park_options},
 };
 use std::sync::Arc;
 
@@ -30,10 +30,7 @@ pub async fn seal<S: Source, T: Target>(source: &S, target: &T, catalog: &Catalo
     let mut sealed = Sealed::default();
     for collection in catalog.living() {
         let of = collection.on_source();
-        let to = collection.entry().target.clone();
-        if collection.on_target().is_none() {
-            continue;
-        }
+        let Some(to) = collection.on_target() else { continue };
         let Found::Here(mut wanted) = source.indexes(&of).await? else { continue };
         wanted.retain(|spec| !waived.contains(&index_title(of.ns.as_str(), spec.name())));
         seal_indexes(target, &to, &wanted, &mut sealed).await?;
@@ -44,15 +41,18 @@ pub async fn seal<S: Source, T: Target>(source: &S, target: &T, catalog: &Catalo
         let of = collection.on_source();
         let Some(info) = listed.iter().find(|c| c.uuid == Some(of.uuid)) else { continue };
         if let (_, Some(parked)) = park_options(&info.options) {
-            let to = collection.entry().target.clone();
-            target.modify(&to, &parked).await?;
+            let (to, uuid) = {
+                let e = collection.entry();
+                (e.target.clone(), e.target_uuid)
+            };
+            target.modify(&to, uuid, &parked).await?;
         }
     }
     Ok(sealed)
 }
 
-async fn seal_indexes<T: Target>(target: &T, to: &Namespace, wanted: &[IndexSpec], sealed: &mut Sealed) -> Result<()> {
-    let there = target.indexes(to).await?;
+async fn seal_indexes<T: Target>(target: &T, to: &TargetCollection, wanted: &[IndexSpec], sealed: &mut Sealed) -> Result<()> {
+    let there = target.indexes(&to.ns).await?;
     for old in there.iter().filter(|t| !t.is_id() && !wanted.iter().any(|w| w.name() == t.name() && same_when_parked(w, t))) {
         target.drop_index(to, old.name()).await?;
         sealed.other += 1;
@@ -70,7 +70,7 @@ async fn seal_indexes<T: Target>(target: &T, to: &Namespace, wanted: &[IndexSpec
 }
 
 /// From the parked form `now` to the wanted one.
-async fn unpark<T: Target>(target: &T, to: &Namespace, spec: &IndexSpec, now: &IndexSpec, sealed: &mut Sealed) -> Result<()> {
+async fn unpark<T: Target>(target: &T, to: &TargetCollection, spec: &IndexSpec, now: &IndexSpec, sealed: &mut Sealed) -> Result<()> {
     let name = spec.name();
     if spec.is("unique") && !now.is("unique") {
         target.change_index(to, name, &IndexChange::PrepareUnique(true)).await?;
@@ -97,23 +97,20 @@ async fn unpark<T: Target>(target: &T, to: &Namespace, spec: &IndexSpec, now: &I
 pub async fn unseal<T: Target>(target: &T, catalog: &Catalog) -> Result<()> {
     let there = target.collections().await?;
     for collection in catalog.living() {
-        let to = collection.entry().target.clone();
-        if collection.on_target().is_none() {
-            continue;
-        }
-        if there.iter().any(|c| c.ns == to && raw::get(&c.options, "expireAfterSeconds").is_some()) {
+        let Some(to) = collection.on_target() else { continue };
+        if there.iter().any(|c| c.ns == to.ns && raw::get(&c.options, "expireAfterSeconds").is_some()) {
             let mut off = raw::Builder::default();
             off.str("expireAfterSeconds", "off");
-            target.modify(&to, &off.finish()).await?;
+            target.modify(&to.ns, Some(to.uuid), &off.finish()).await?;
         }
-        for spec in target.indexes(&to).await?.iter().filter(|spec| !spec.is_id() && PARKED.iter().any(|option| spec.has(option))) {
+        for spec in target.indexes(&to.ns).await?.iter().filter(|spec| !spec.is_id() && PARKED.iter().any(|option| spec.has(option))) {
             unseal_index(target, &collection, &to, spec).await?;
         }
     }
     Ok(())
 }
 
-async fn unseal_index<T: Target>(target: &T, collection: &Arc<Collection>, to: &Namespace, spec: &IndexSpec) -> Result<()> {
+async fn unseal_index<T: Target>(target: &T, collection: &Arc<Collection>, to: &TargetCollection, spec: &IndexSpec) -> Result<()> {
     let name = spec.name();
     if spec.has("expireAfterSeconds") {
         target.drop_index(to, name).await?;

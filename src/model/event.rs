@@ -181,6 +181,20 @@ impl Ddl {
             Ddl::Modify { .. } => "modify",
         }
     }
+
+    /// The identity of what it is about, where that has one.
+    #[must_use]
+    pub fn uuid(&self) -> Option<CollectionUuid> {
+        match self {
+            Ddl::Create { uuid, .. }
+            | Ddl::Drop { uuid, .. }
+            | Ddl::Rename { uuid, .. }
+            | Ddl::CreateIndexes { uuid, .. }
+            | Ddl::DropIndexes { uuid, .. }
+            | Ddl::Modify { uuid, .. } => *uuid,
+            Ddl::DropDatabase { .. } => None,
+        }
+    }
 }
 
 /// One index as `listIndexes` shows it.

@@ -4,7 +4,11 @@
 //! the path from the source's cursor to the target's write they stay bytes; only element headers are read.
 //! Layout: the BSON specification 1.1 (bsonspec.org).
 
+use super::CollectionUuid;
 use bson::{RawDocument, RawDocumentBuf};
+
+/// Of a binary that is a UUID, by the BSON specification.
+const UUID_SUBTYPE: u8 = 4;
 
 /// Element types that we tell apart.
 pub mod tag {
@@ -217,6 +221,13 @@ impl Builder {
         self.bytes.extend_from_slice(text.as_bytes());
         self.bytes.push(0);
         self
+    }
+
+    /// Appends a collection's identity.
+    pub fn uuid(&mut self, name: &str, CollectionUuid(bytes): CollectionUuid) -> &mut Self {
+        let mut value = [16, 0, 0, 0, UUID_SUBTYPE].to_vec();
+        value.extend_from_slice(&bytes);
+        self.value(name, tag::BINARY, &value)
     }
 
     /// Appends a 32-bit integer.

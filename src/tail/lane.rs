@@ -11,7 +11,7 @@ use crate::{
     observe::{AppliedOp, Metrics},
     race::Race,
     source::{Fetched, Found, Source},
-    target::{Statement, Target, TargetCollection},
+    target::{ANOTHER_COLLECTION, Statement, Target, TargetCollection},
 };
 use bson::RawDocumentBuf;
 use std::{collections::HashMap, sync::Arc};
@@ -46,7 +46,11 @@ pub(super) async fn run<S: Source, T: Target>(
     let mut batch = Vec::with_capacity(MAX_BATCH);
     while work.recv_many(&mut batch, MAX_BATCH).await > 0 {
         let started = Instant::now();
-        lane.apply(&batch).await?;
+        if let Err(error) = lane.apply(&batch).await {
+            // To apply a batch again leaves the same as to apply it once.
+            lane.relocate(&batch, error).await?;
+            lane.apply(&batch).await?;
+        }
         lane.metrics.applied_batch(batch.len() as u64, started.elapsed());
         for work in batch.drain(..) {
             match work {
@@ -67,6 +71,23 @@ pub(super) async fn run<S: Source, T: Target>(
 }
 
 impl<S: Source, T: Target> Lane<S, T> {
+    /// Behind the error that a collection is not where it was: a structural change that a process of ours asked for before it
+    /// died may be carried out after we looked. Any other error is given back.
+    async fn relocate(&self, batch: &[Work], error: Error) -> Result<()> {
+        if error.code() != Some(ANOTHER_COLLECTION) {
+            return Err(error);
+        }
+        let collections = batch.iter().map(|work| match work {
+            Work::Change(parcel) => &parcel.collection,
+            Work::Reread { reread, .. } => &reread.collection,
+        });
+        let distinct: HashMap<CollectionUuid, &Arc<Collection>> = collections.map(|c| (c.uuid(), c)).collect();
+        for collection in distinct.into_values() {
+            self.race.read(collection.relocate(&self.source, &self.target).await?);
+        }
+        Ok(())
+    }
+
     async fn apply(&mut self, batch: &[Work]) -> Result<()> {
         let mut by_collection: HashMap<CollectionUuid, (&Arc<Collection>, Vec<Op<'_>>)> = HashMap::new();
         for work in batch {

@@ -2,7 +2,7 @@
 //!
 //! As strict as the server: a write to a name that stands for another collection is refused.
 
-use super::{Applied, IndexChange, Inserted, Statement, Target, TargetCollection};
+use super::{ANOTHER_COLLECTION, Applied, IndexChange, Inserted, Statement, Target, TargetCollection};
 use crate::{
     error::{Error, Result},
     model::{CollectionInfo, CollectionKind, CollectionUuid, DocumentKey, IndexSpec, Namespace, Side, raw, shelf::Shelf},
@@ -25,6 +25,8 @@ pub struct TargetFaults {
     pub insert_then_fail: f64,
     /// A diff is refused for its shape.
     pub shape: f64,
+    /// A structural change is asked for and never answered, and is carried out at some later time: for runs that are killed.
+    pub late: f64,
     /// Turns that any call waits, at most.
     pub slow: u32,
 }
@@ -48,7 +50,19 @@ struct World {
     made: u128,
     rng: StdRng,
     faults: TargetFaults,
+    /// See [`TargetFaults::late`].
+    late: Vec<Late>,
 }
+
+/// A structural change to be carried out.
+#[derive(Debug, Clone)]
+enum Late {
+    Drop(Namespace, Option<CollectionUuid>),
+    Rename(TargetCollection, Namespace),
+}
+
+/// The chance that a call meets what is late.
+const LATENESS: f64 = 0.1;
 
 /// See the module. Cheap to clone; all clones are one.
 #[derive(Debug, Clone)]
@@ -59,7 +73,7 @@ impl MemoryTarget {
     #[must_use]
     pub fn new(seed: u64) -> Self {
         let (collections, rng) = (BTreeMap::new(), StdRng::seed_from_u64(seed));
-        Self(Arc::new(Mutex::new(World { collections, made: 1 << 64, rng, faults: TargetFaults::default() })))
+        Self(Arc::new(Mutex::new(World { collections, made: 1 << 64, rng, faults: TargetFaults::default(), late: Vec::new() })))
     }
 
     fn with<R>(&self, f: impl FnOnce(&mut World) -> R) -> R {
@@ -77,8 +91,27 @@ impl MemoryTarget {
         self.with(|w| w.collections.clone())
     }
 
+    /// Leaves a structural change for later, and its caller without an answer, where the faults say so.
+    async fn maybe_late(&self, change: impl FnOnce() -> Late) {
+        let late = self.with(|w| {
+            let late = w.rng.random_bool(w.faults.late);
+            if late {
+                w.late.push(change());
+            }
+            late
+        });
+        if late {
+            std::future::pending::<()>().await;
+        }
+    }
+
     async fn slow(&self) {
-        let turns = self.with(|w| w.rng.random_range(0..=w.faults.slow));
+        let turns = self.with(|w| {
+            if !w.late.is_empty() && w.rng.random_bool(LATENESS) {
+                w.catch_up();
+            }
+            w.rng.random_range(0..=w.faults.slow)
+        });
         for _ in 0..turns {
             tokio::task::yield_now().await;
         }
@@ -141,9 +174,40 @@ impl World {
             _ => Err(Error::Refused {
                 side: Side::Target,
                 doing: format!("writing to `{}`", to.ns),
-                code: 361,
+                code: ANOTHER_COLLECTION,
                 source: "the collection is not the one that mongoferry made".into(),
             }),
+        }
+    }
+
+    fn drop_collection(&mut self, ns: &Namespace, uuid: Option<CollectionUuid>) {
+        if self.collections.get(ns).is_some_and(|there| uuid.is_none_or(|uuid| there.uuid == uuid)) {
+            self.collections.remove(ns);
+        }
+    }
+
+    fn rename(&mut self, from: &TargetCollection, to: &Namespace) -> Result<()> {
+        self.shelf(from)?;
+        if self.collections.contains_key(to) {
+            let doing = format!("renaming `{}`", from.ns);
+            return Err(Error::Refused { side: Side::Target, doing, code: 0, source: "the new name is taken".into() });
+        }
+        let Some(mut stored) = self.collections.remove(&from.ns) else { return Ok(()) };
+        if from.ns.db() != to.db() {
+            self.made += 1;
+            stored.uuid = CollectionUuid(self.made.to_be_bytes());
+        }
+        self.collections.insert(to.clone(), stored);
+        Ok(())
+    }
+
+    /// Nobody waits for the answers.
+    fn catch_up(&mut self) {
+        for change in std::mem::take(&mut self.late) {
+            match change {
+                Late::Drop(ns, uuid) => self.drop_collection(&ns, uuid),
+                Late::Rename(from, to) => drop(self.rename(&from, &to)),
+            }
         }
     }
 
@@ -248,30 +312,18 @@ impl Target for MemoryTarget {
         uuid.await.map(Some)
     }
 
-    async fn drop_collection(&self, ns: &Namespace) -> Result<()> {
-        self.step("dropping", |w| drop(w.collections.remove(ns))).await
+    async fn drop_collection(&self, ns: &Namespace, uuid: Option<CollectionUuid>) -> Result<()> {
+        self.maybe_late(|| Late::Drop(ns.clone(), uuid)).await;
+        self.step("dropping", |w| w.drop_collection(ns, uuid)).await
     }
 
-    async fn rename(&self, from: &Namespace, to: &Namespace, over: bool) -> Result<()> {
-        self.steps("renaming", [()], |w, ()| {
-            let refused =
-                |why: &str| Err(Error::Refused { side: Side::Target, doing: format!("renaming `{from}`"), code: 0, source: why.into() });
-            if w.collections.contains_key(to) && !over {
-                return refused("the new name is taken");
-            }
-            let Some(mut stored) = w.collections.remove(from) else { return refused("there is no such collection") };
-            if from.db() != to.db() {
-                w.made += 1;
-                stored.uuid = CollectionUuid(w.made.to_be_bytes());
-            }
-            w.collections.insert(to.clone(), stored);
-            Ok(())
-        })
-        .await
+    async fn rename(&self, from: &TargetCollection, to: &Namespace) -> Result<()> {
+        self.maybe_late(|| Late::Rename(from.clone(), to.clone())).await;
+        self.steps("renaming", [()], |w, ()| w.rename(from, to)).await
     }
 
     /// Options are kept as they were.
-    async fn modify(&self, _ns: &Namespace, _options: &RawDocument) -> Result<()> {
+    async fn modify(&self, _ns: &Namespace, _uuid: Option<CollectionUuid>, _options: &RawDocument) -> Result<()> {
         self.step("changing options", |_| ()).await
     }
 
@@ -280,9 +332,10 @@ impl Target for MemoryTarget {
         Ok(self.with(|w| w.collections.get(ns).map(|c| c.indexes.clone()).unwrap_or_default()))
     }
 
-    async fn create_indexes(&self, ns: &Namespace, specs: &[IndexSpec]) -> Result<()> {
+    async fn create_indexes(&self, of: &TargetCollection, specs: &[IndexSpec]) -> Result<()> {
         self.steps("building indexes", specs, |w, spec| {
-            if let Some(stored) = w.collections.get_mut(ns) {
+            w.shelf(of)?;
+            if let Some(stored) = w.collections.get_mut(&of.ns) {
                 stored.indexes.retain(|there| there.name() != spec.name());
                 stored.indexes.push(spec.clone());
             }
@@ -291,9 +344,9 @@ impl Target for MemoryTarget {
         .await
     }
 
-    async fn drop_index(&self, ns: &Namespace, name: &str) -> Result<()> {
+    async fn drop_index(&self, of: &TargetCollection, name: &str) -> Result<()> {
         self.step("dropping an index", |w| {
-            if let Some(stored) = w.collections.get_mut(ns) {
+            if let Some(stored) = w.collections.get_mut(&of.ns).filter(|there| there.uuid == of.uuid) {
                 stored.indexes.retain(|there| there.name() != name);
             }
         })
@@ -305,11 +358,11 @@ impl Target for MemoryTarget {
         Ok(None)
     }
 
-    async fn abort_build(&self, _ns: &Namespace, _names: &[String]) -> Result<()> {
+    async fn abort_build(&self, _of: &TargetCollection, _names: &[String]) -> Result<()> {
         Ok(())
     }
 
-    async fn change_index(&self, _ns: &Namespace, _name: &str, _change: &IndexChange) -> Result<()> {
+    async fn change_index(&self, _of: &TargetCollection, _name: &str, _change: &IndexChange) -> Result<()> {
         self.step("changing an index", |_| ()).await
     }
 }

@@ -1,7 +1,9 @@
 //! Writes the target cluster: a port with one real body ([`mongo`]) and one in memory.
 //!
 //! Promises: every write is absolute and bypasses validation; a call returns once a majority has the
-//! result; every call may be repeated.
+//! result; every call may be repeated. Documents and structure are written by the collection's identity, not by its name
+//! alone: what a process asked for that is dead by now may still be carried out, late, and must not meet another
+//! collection of that name. Where the identity does not fit, the error's code is [`ANOTHER_COLLECTION`].
 
 pub mod memory;
 pub mod mongo;
@@ -15,6 +17,9 @@ use crate::{
 };
 use bson::{RawDocument, RawDocumentBuf};
 use std::time::Duration;
+
+/// CollectionUUIDMismatch: the name is another collection's, or nothing's (RAN on 6.0.5 and 6.0.27).
+pub const ANOTHER_COLLECTION: i32 = 361;
 
 /// A collection of the target.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,26 +98,27 @@ pub trait Target: Clone + Send + Sync + 'static {
     fn holds_documents(&self, ns: &Namespace) -> impl Future<Output = Result<bool>> + Send;
     /// Makes a collection or view with these options; gives its identity, which a view has not.
     fn create(&self, ns: &Namespace, options: &RawDocument) -> impl Future<Output = Result<Option<CollectionUuid>>> + Send;
-    /// Drops a collection or view; nothing where it is gone.
-    fn drop_collection(&self, ns: &Namespace) -> impl Future<Output = Result<()>> + Send;
-    /// Gives a collection another name; `over`: drops what has it.
-    fn rename(&self, from: &Namespace, to: &Namespace, over: bool) -> impl Future<Output = Result<()>> + Send;
-    /// `collMod` with these options.
-    fn modify(&self, ns: &Namespace, options: &RawDocument) -> impl Future<Output = Result<()>> + Send;
+    /// Drops a collection or view; nothing where it is gone, or where the name is another collection's than the one
+    /// that `uuid` names.
+    fn drop_collection(&self, ns: &Namespace, uuid: Option<CollectionUuid>) -> impl Future<Output = Result<()>> + Send;
+    /// Gives a collection another name, which must be free.
+    fn rename(&self, from: &TargetCollection, to: &Namespace) -> impl Future<Output = Result<()>> + Send;
+    /// `collMod` with these options; of a view, and of a time series by its own name, without `uuid`.
+    fn modify(&self, ns: &Namespace, uuid: Option<CollectionUuid>, options: &RawDocument) -> impl Future<Output = Result<()>> + Send;
 
     /// The indexes of a collection; empty where it is gone.
     fn indexes(&self, ns: &Namespace) -> impl Future<Output = Result<Vec<IndexSpec>>> + Send;
     /// Builds indexes and waits for them.
-    fn create_indexes(&self, ns: &Namespace, specs: &[IndexSpec]) -> impl Future<Output = Result<()>> + Send;
-    /// Drops an index; nothing where it is gone.
-    fn drop_index(&self, ns: &Namespace, name: &str) -> impl Future<Output = Result<()>> + Send;
+    fn create_indexes(&self, of: &TargetCollection, specs: &[IndexSpec]) -> impl Future<Output = Result<()>> + Send;
+    /// Drops an index; nothing where it, or its collection, is gone.
+    fn drop_index(&self, of: &TargetCollection, name: &str) -> impl Future<Output = Result<()>> + Send;
     /// How much of a collection the index builds under way have read, from 0 to 1; `None` where none is, or we may not ask.
     fn build_progress(&self, ns: &Namespace) -> impl Future<Output = Result<Option<f64>>> + Send;
     /// Ends the build that was asked for by one call with exactly these indexes, or drops them where it is done;
     /// nothing where it has not begun.
-    fn abort_build(&self, ns: &Namespace, names: &[String]) -> impl Future<Output = Result<()>> + Send;
+    fn abort_build(&self, of: &TargetCollection, names: &[String]) -> impl Future<Output = Result<()>> + Send;
     /// Changes an index in place.
-    fn change_index(&self, ns: &Namespace, name: &str, change: &IndexChange) -> impl Future<Output = Result<()>> + Send;
+    fn change_index(&self, of: &TargetCollection, name: &str, change: &IndexChange) -> impl Future<Output = Result<()>> + Send;
 }
 
 /// Options of a collection that the target must not act on before the seal, split off: (at once, parked).

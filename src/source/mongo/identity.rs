@@ -37,11 +37,9 @@ impl Identity {
 
     /// Begins a command on a collection.
     pub(crate) fn begin(self, b: &mut raw::Builder, verb: &str, of: &CollectionRef) {
-        let mut value = vec![16, 0, 0, 0, 4];
-        value.extend_from_slice(&of.uuid.0);
         match self {
-            Self::Checked => b.str(verb, of.ns.coll()).value("collectionUUID", raw::tag::BINARY, &value),
-            Self::Direct => b.value(verb, raw::tag::BINARY, &value),
+            Self::Checked => b.str(verb, of.ns.coll()).uuid("collectionUUID", of.uuid),
+            Self::Direct => b.uuid(verb, of.uuid),
         };
     }
 }

@@ -106,7 +106,7 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
             if there.kind != CollectionKind::View && target.holds_documents(&ns).await? {
                 return Err(Error::TargetNotEmpty { namespaces: vec![ns.to_string()] });
             }
-            target.drop_collection(&ns).await?;
+            target.drop_collection(&ns, there.uuid).await?;
         }
         Ok(())
     }

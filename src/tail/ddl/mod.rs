@@ -17,7 +17,7 @@ use crate::{
     error::Result,
     model::{ClusterTime, CollectionUuid, Ddl},
     source::Source,
-    target::Target,
+    target::{ANOTHER_COLLECTION, Target},
 };
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -42,6 +42,18 @@ pub(super) enum Brought {
 impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
     pub async fn apply(&self, ddl: &Ddl) -> Result<Brought> {
         tracing::info!(ddl = ddl.label(), cluster_time = %self.time, "structural change");
+        match self.change(ddl).await {
+            Err(error) if error.code() == Some(ANOTHER_COLLECTION) => {
+                let (source, target) = (&self.tail.source, &self.tail.target);
+                let Some(collection) = ddl.uuid().and_then(|uuid| self.tail.catalog.find(uuid)) else { return Err(error) };
+                collection.relocate(source, target).await?;
+                self.change(ddl).await
+            }
+            other => other,
+        }
+    }
+
+    async fn change(&self, ddl: &Ddl) -> Result<Brought> {
         match ddl {
             Ddl::Create { ns, uuid, options } => return self.create(ns, *uuid, options).await,
             Ddl::Rename { from, to, uuid, dropped } => return self.rename(from, to, *uuid, *dropped).await,
@@ -69,10 +81,13 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
 
     async fn drop_collection(&self, id: CollectionUuid) -> Result<()> {
         let Some(collection) = self.tail.catalog.find(id) else { return Ok(()) };
-        if collection.entry().state == State::Dropped || collection.entry().known_at > self.time {
-            return Ok(());
+        let (state, known_at) = (collection.entry().state, collection.entry().known_at);
+        match state {
+            // Perhaps found so by a lane, and not saved.
+            State::Dropped => self.save(&collection).await,
+            State::Wanted | State::Copying | State::Complete if known_at > self.time => Ok(()),
+            State::Wanted | State::Copying | State::Complete => self.remove(&collection).await,
         }
-        self.remove(&collection).await
     }
 
     /// Drops it on the target and ends its copy.
@@ -82,9 +97,9 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
             let e = collection.entry();
             (e.target.clone(), e.target_uuid)
         };
-        // By identity: a replay may find that something newer has the name.
+        // A replay may find that something newer has the name.
         if self.tail.target.lookup(&target).await?.is_some_and(|there| there.uuid == target_uuid) {
-            self.tail.target.drop_collection(&target).await?;
+            self.tail.target.drop_collection(&target, target_uuid).await?;
         }
         {
             let mut entry = collection.entry_mut();

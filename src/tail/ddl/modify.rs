@@ -33,28 +33,31 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
         let _no_builds = self.without_builds(&collection).await?;
         for name in names {
             collection.entry_mut().forget_index(name);
-            self.tail.target.drop_index(&to.ns, name).await?;
+            self.tail.target.drop_index(&to, name).await?;
         }
         self.save(&collection).await
     }
 
     pub(super) async fn modify(&self, id: CollectionUuid, options: &RawDocument) -> Result<()> {
         let Some(collection) = self.tail.catalog.find(id) else { return Ok(()) };
-        let target = {
-            let e = collection.entry();
-            if e.state == State::Dropped { return Ok(()) } else { e.target.clone() }
-        };
+        if collection.entry().state == State::Dropped {
+            return Ok(());
+        }
         let _no_builds = self.without_builds(&collection).await?;
         if let Some(index) = raw::get(options, "index").and_then(|e| e.document()) {
-            self.modify_index(&collection, &target, index).await?;
+            self.modify_index(&collection, index).await?;
         }
+        let (target, target_uuid) = {
+            let e = collection.entry();
+            (e.target.clone(), e.target_uuid)
+        };
         let (at_once, _) = park_options(options);
         let rest = without_index(&at_once);
         match target.series() {
             Some(series) if !rest.is_empty() || options.is_empty() => {
                 self.modify_series(&collection, &series, &rest).await?;
             }
-            None if !rest.is_empty() => self.tail.target.modify(&target, &rest).await?,
+            None if !rest.is_empty() => self.tail.target.modify(&target, target_uuid, &rest).await?,
             Some(_) | None => {}
         }
         if !rest.is_empty() {
@@ -65,7 +68,7 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
     }
 
     /// Only what is not parked changes on the target now; the rest at the seal.
-    async fn modify_index(&self, collection: &Collection, target: &Namespace, change: &RawDocument) -> Result<()> {
+    async fn modify_index(&self, collection: &Collection, change: &RawDocument) -> Result<()> {
         let name = raw::get(change, "name").and_then(|e| e.str()).unwrap_or_default();
         let Some(spec) = collection.entry().indexes.get(name).cloned() else { return Ok(()) };
         let mut b = raw::Builder::default();
@@ -81,8 +84,9 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
         b.str("name", name);
         let built = collection.entry().built.contains(name);
         collection.entry_mut().indexes.insert(name.to_owned(), IndexSpec(b.finish()));
-        if let (Some(hidden), true) = (raw::get(change, "hidden").and_then(|e| e.bool()), built) {
-            self.tail.target.change_index(target, name, &IndexChange::Hidden(hidden)).await?;
+        let hidden = raw::get(change, "hidden").and_then(|e| e.bool());
+        if let (Some(hidden), true, Some(to)) = (hidden, built, collection.on_target()) {
+            self.tail.target.change_index(&to, name, &IndexChange::Hidden(hidden)).await?;
         }
         Ok(())
     }
@@ -103,10 +107,10 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
                 }
                 _ = again.tick() => {}
             }
-            let target = collection.entry().target.clone();
+            let Some(to) = collection.on_target() else { continue };
             for names in collection.builds.under_way() {
-                tracing::info!(ns = %target, indexes = names.len(), "a structural change ends an index build, which begins anew behind it");
-                self.tail.target.abort_build(&target, &names).await?;
+                tracing::info!(ns = %to.ns, indexes = names.len(), "a structural change ends an index build, which begins anew behind it");
+                self.tail.target.abort_build(&to, &names).await?;
                 ended.extend(names);
             }
         }

@@ -75,16 +75,13 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
     async fn move_on_target(&self, collection: &Arc<Collection>, to: &Namespace) -> Result<()> {
         let _alone = collection.gate.write().await;
         let _no_builds = self.without_builds(collection).await?;
-        let (now, target_uuid) = {
-            let e = collection.entry();
-            (e.target.clone(), e.target_uuid)
-        };
+        let Some(now) = collection.on_target() else { return Ok(()) };
         let then = self.tail.selection.target_of(to);
         let there = self.tail.target.lookup(&then).await?;
         // A replay finds it there already, if the crash came before the catalog was saved.
-        if there.as_ref().is_none_or(|t| t.uuid != target_uuid) {
+        if there.as_ref().is_none_or(|t| t.uuid != Some(now.uuid)) {
             self.make_room(&then).await?;
-            self.tail.target.rename(&now, &then, false).await?;
+            self.tail.target.rename(&now, &then).await?;
         }
         let renamed = self.tail.target.lookup(&then).await?;
         {
@@ -94,6 +91,8 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
             // A rename across databases makes another collection of it.
             entry.target_uuid = renamed.and_then(|c| c.uuid).or(entry.target_uuid);
             entry.known_at = self.time;
+            // Builds may have failed for looking under the former name.
+            entry.failed.clear();
         }
         self.save(collection).await
     }

@@ -43,7 +43,7 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
         if rest.is_empty() {
             return Ok(());
         }
-        self.tail.target.modify(series, &rest.finish()).await
+        self.tail.target.modify(series, None, &rest.finish()).await
     }
 
     /// That buckets may be of mixed schema, the stream does not tell: the event of that `collMod` is empty (RAN on 6.0.27). So the
@@ -58,6 +58,6 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
         }
         let mut b = raw::Builder::default();
         b.bool("timeseriesBucketsMayHaveMixedSchemaData", wanted);
-        self.tail.target.modify(series, &b.finish()).await
+        self.tail.target.modify(series, None, &b.finish()).await
     }
 }

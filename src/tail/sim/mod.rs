@@ -76,7 +76,8 @@ impl Sim {
         Self { r, source, target, store, metrics, start_at: zero, listed_until: zero, faulty, restless }
     }
 
-    fn faults(&self, on: bool) {
+    fn faults(&self, kill: Kill) {
+        let on = kill != Kill::AtTheEnd;
         let (chance, slow) = if on { (self.faulty, 4) } else { (0.0, 2) };
         self.source.set_faults(SourceFaults { stream: chance, scan: chance * 3.0, fetch: chance, slow });
         self.target.set_faults(TargetFaults {
@@ -84,6 +85,7 @@ impl Sim {
             write_then_fail: chance,
             insert_then_fail: chance * 3.0,
             shape: chance * 3.0,
+            late: if matches!(kill, Kill::Crash(_)) { chance * 5.0 } else { 0.0 },
             slow: slow * 2,
         });
         self.store.set_faults(StoreFaults { refuse: chance, answer_lost: chance, slow });
@@ -116,7 +118,7 @@ impl Sim {
     }
 
     async fn run(&mut self, kill: Kill) -> Result<()> {
-        self.faults(kill != Kill::AtTheEnd);
+        self.faults(kill);
         let mut entries = self.store.entries().await?;
         let living = self.source.collections().await?.iter().filter_map(|c| c.uuid).collect();
         reconcile(&self.target, &mut entries, &living, self.source.operation_time().await?).await?;
@@ -205,7 +207,7 @@ impl Sim {
 
     /// Runs until the application has come to its end and everything has arrived.
     async fn play(mut self) -> Result<(), String> {
-        self.faults(false);
+        self.faults(Kill::AtTheEnd);
         self.plan().await.map_err(|e| e.story())?;
         let (source, restless, mut r) = (self.source.clone(), self.restless, StdRng::seed_from_u64(self.r.random()));
         let mut application = JoinSet::new();

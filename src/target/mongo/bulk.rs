@@ -3,7 +3,7 @@
 //! Measured on 6.0.5, documents of 0.8 KiB in batches of 1,000: insert 26 µs, replacement with upsert 76 µs;
 //! so what is most likely new is inserted first and only duplicates are replaced.
 
-use super::super::{Applied, Inserted, Statement, TargetCollection};
+use super::super::{ANOTHER_COLLECTION, Applied, Inserted, Statement, TargetCollection};
 use crate::{
     error::{Error, Result},
     model::{
@@ -19,9 +19,6 @@ const MAX_COMMAND_BYTES: usize = 15 << 20;
 /// Statements of one command at most. The reply lists every duplicate with its key, and a reply above 16 MiB
 /// closes the connection (RAN on 6.0.5 with 80,000).
 const MAX_STATEMENTS: usize = 10_000;
-
-/// CollectionUUIDMismatch, as every statement's error (RAN on 6.0.5): the collection is not the one we made.
-const UUID_MISMATCH: i32 = 361;
 
 /// Inserts a batch of the copy. `ordered: false` only means to go on behind a duplicate: a `mongod` works the
 /// documents of one command off in their order.
@@ -76,7 +73,7 @@ async fn insert_odd(cluster: &Cluster, to: &TargetCollection, doc: &RawDocument,
 async fn duplicates(cluster: &Cluster, to: &TargetCollection, documents: &RawDocument, errors: &[WriteError]) -> Result<u64> {
     for e in errors.iter().filter(|e| e.code != DUPLICATE_KEY || !e.of_id) {
         let refused = refused_by_code(cluster.side(), &inserting(to), e.code, "a document was refused");
-        let of_shape = e.code != UUID_MISMATCH && matches!(refused, Error::Refused { .. });
+        let of_shape = e.code != ANOTHER_COLLECTION && matches!(refused, Error::Refused { .. });
         let doc = each(documents).nth(e.index);
         if !of_shape || !is_there(cluster, to, doc.and_then(DocumentKey::of)).await? {
             return Err(refused);
@@ -202,7 +199,7 @@ fn fatal<'e>(cluster: &Cluster, to: &TargetCollection, errors: &'e [WriteError])
             e.code,
             "the collection is not the one that mongoferry made: somebody else changed the target",
         );
-        if e.code == UUID_MISMATCH || !matches!(error, Error::Refused { .. }) {
+        if e.code == ANOTHER_COLLECTION || !matches!(error, Error::Refused { .. }) {
             return Err(error);
         }
     }
@@ -264,9 +261,7 @@ fn applying(to: &TargetCollection) -> String {
 fn head(verb: &str, to: &TargetCollection, bytes: usize) -> Builder {
     let mut b = Builder::with_capacity(bytes + 512);
     b.str(verb, to.ns.coll());
-    let mut uuid = vec![16, 0, 0, 0, 4];
-    uuid.extend_from_slice(&to.uuid.0);
-    b.value("collectionUUID", tag::BINARY, &uuid);
+    b.uuid("collectionUUID", to.uuid);
     // No role but `restore` may bypass the validation of `system.js`, which cannot have a validator (RAN on 6.0.5 and 6.0.27).
     if !to.ns.is_functions() {
         b.bool("bypassDocumentValidation", true);

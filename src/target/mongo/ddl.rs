@@ -1,12 +1,12 @@
 //! Structure on the target. Every call may be repeated: what is there already, or gone already, is fine.
 
-use super::super::IndexChange;
+use super::super::{ANOTHER_COLLECTION, IndexChange, TargetCollection};
 use crate::{
     error::{Error, Result},
-    model::{IndexSpec, Namespace, raw},
+    model::{CollectionUuid, IndexSpec, Namespace, raw},
     mongo::Cluster,
 };
-use bson::{Bson, Document, RawDocument, RawDocumentBuf, doc};
+use bson::{Binary, Bson, Document, RawDocument, RawDocumentBuf, doc, spec::BinarySubtype};
 
 /// NamespaceNotFound.
 const NAMESPACE_NOT_FOUND: i32 = 26;
@@ -17,7 +17,7 @@ const NAMESPACE_EXISTS: i32 = 48;
 
 /// `create` with the options spliced in. A name that is taken is no error here: the caller looks what it is.
 pub(crate) async fn create(cluster: &Cluster, ns: &Namespace, options: &RawDocument) -> Result<()> {
-    let command = command("create", ns, options);
+    let command = command("create", ns, None, options);
     match cluster.run_raw(ns.db(), &format!("creating `{ns}`"), &command).await {
         Err(error) if error.code() == Some(NAMESPACE_EXISTS) => Ok(()),
         other => other.map(drop),
@@ -31,39 +31,53 @@ pub(crate) async fn holds_documents(cluster: &Cluster, ns: &Namespace) -> Result
 }
 
 /// Drops a collection or view; with the buckets of a time series goes its view.
-pub(crate) async fn drop_collection(cluster: &Cluster, ns: &Namespace) -> Result<()> {
-    if !ns.is_functions() {
-        return drop_by_name(cluster, ns).await;
+pub(crate) async fn drop_collection(cluster: &Cluster, ns: &Namespace, uuid: Option<CollectionUuid>) -> Result<()> {
+    if ns.is_functions() {
+        // The server refuses to drop `system.js`, but not to rename it (RAN on 6.0.5 and 6.0.27).
+        let aside = Namespace::new(ns.db(), "mongoferry.dropped_functions");
+        or_gone(rename(cluster, ns, uuid, &aside, true).await)?;
+        return drop_named(cluster, &aside, None).await;
     }
-    // The server refuses to drop `system.js`, but not to rename it (RAN on 6.0.5 and 6.0.27).
-    let aside = Namespace::new(ns.db(), "mongoferry.dropped_functions");
-    match rename(cluster, ns, &aside, true).await {
-        Err(error) if error.code() == Some(NAMESPACE_NOT_FOUND) => {}
-        other => other?,
-    }
-    drop_by_name(cluster, &aside).await
+    // The server takes no identity with buckets (code 72, RAN on 6.0.5 and 6.0.27).
+    drop_named(cluster, ns, uuid.filter(|_| ns.series().is_none())).await
 }
 
-pub(crate) async fn rename(cluster: &Cluster, from: &Namespace, to: &Namespace, over: bool) -> Result<()> {
-    let command = doc! {"renameCollection": from.as_str(), "to": to.as_str(), "dropTarget": over, "writeConcern": {"w": "majority"}};
+pub(crate) async fn rename(cluster: &Cluster, from: &Namespace, uuid: Option<CollectionUuid>, to: &Namespace, over: bool) -> Result<()> {
+    let mut command = doc! {"renameCollection": from.as_str(), "to": to.as_str(), "dropTarget": over, "writeConcern": {"w": "majority"}};
+    identify(&mut command, uuid);
     cluster.run("admin", &format!("renaming `{from}` to `{to}`"), &command).await.map(drop)
 }
 
-async fn drop_by_name(cluster: &Cluster, ns: &Namespace) -> Result<()> {
-    let command = doc! {"drop": ns.coll(), "writeConcern": {"w": "majority"}};
-    match cluster.run(ns.db(), &format!("dropping `{ns}`"), &command).await {
-        Err(error) if error.code() == Some(NAMESPACE_NOT_FOUND) => Ok(()),
-        other => other.map(drop),
+async fn drop_named(cluster: &Cluster, ns: &Namespace, uuid: Option<CollectionUuid>) -> Result<()> {
+    let mut command = doc! {"drop": ns.coll(), "writeConcern": {"w": "majority"}};
+    identify(&mut command, uuid);
+    or_gone(cluster.run(ns.db(), &format!("dropping `{ns}`"), &command).await.map(drop))
+}
+
+/// What is gone needs no drop.
+fn or_gone(dropped: Result<()>) -> Result<()> {
+    match dropped {
+        Err(error) if matches!(error.code(), Some(NAMESPACE_NOT_FOUND | INDEX_NOT_FOUND | ANOTHER_COLLECTION)) => Ok(()),
+        other => other,
     }
 }
 
-pub(crate) async fn modify(cluster: &Cluster, ns: &Namespace, options: &RawDocument) -> Result<()> {
-    cluster.run_raw(ns.db(), &format!("changing the options of `{ns}`"), &command("collMod", ns, options)).await.map(drop)
+fn identify(command: &mut Document, uuid: Option<CollectionUuid>) {
+    if let Some(CollectionUuid(bytes)) = uuid {
+        command.insert("collectionUUID", Binary { subtype: BinarySubtype::Uuid, bytes: bytes.to_vec() });
+    }
 }
 
-fn command(verb: &str, ns: &Namespace, options: &RawDocument) -> RawDocumentBuf {
+pub(crate) async fn modify(cluster: &Cluster, ns: &Namespace, uuid: Option<CollectionUuid>, options: &RawDocument) -> Result<()> {
+    cluster.run_raw(ns.db(), &format!("changing the options of `{ns}`"), &command("collMod", ns, uuid, options)).await.map(drop)
+}
+
+fn command(verb: &str, ns: &Namespace, uuid: Option<CollectionUuid>, options: &RawDocument) -> RawDocumentBuf {
     let mut b = raw::Builder::with_capacity(options.as_bytes().len() + 128);
     b.str(verb, ns.coll());
+    if let Some(uuid) = uuid {
+        b.uuid("collectionUUID", uuid);
+    }
     for e in raw::elements(options) {
         b.element(e);
     }
@@ -72,11 +86,12 @@ fn command(verb: &str, ns: &Namespace, options: &RawDocument) -> RawDocumentBuf 
 }
 
 /// One command for all of them, so that the collection is read once.
-pub(crate) async fn create_indexes(cluster: &Cluster, ns: &Namespace, specs: &[IndexSpec]) -> Result<()> {
+/// By identity: for a name that stands for nothing the server would make a collection.
+pub(crate) async fn create_indexes(cluster: &Cluster, of: &TargetCollection, specs: &[IndexSpec]) -> Result<()> {
+    let ns = &of.ns;
     let mut b = raw::Builder::default();
-    b.str("createIndexes", ns.coll()).begin_array("indexes");
+    b.str("createIndexes", ns.coll()).uuid("collectionUUID", of.uuid).begin_array("indexes");
     for (n, spec) in specs.iter().enumerate() {
-        // Servers before 4.4 list `ns` within an index; `createIndexes` no longer takes it.
         b.begin(&n.to_string());
         // Servers before 4.4 list `ns` within an index; `createIndexes` no longer takes it.
         for e in raw::elements(&spec.0).filter(|e| e.name != b"ns") {
@@ -93,10 +108,6 @@ pub(crate) async fn create_indexes(cluster: &Cluster, ns: &Namespace, specs: &[I
     cluster.run_raw(ns.db(), &format!("building indexes on `{ns}`"), &b.finish()).await.map(drop)
 }
 
-pub(crate) async fn drop_index(cluster: &Cluster, ns: &Namespace, name: &str) -> Result<()> {
-    drop_indexes(cluster, ns, name).await
-}
-
 /// From `$currentOp`: the server's own thread builds, so all users' operations are asked for, which `clusterMonitor` allows.
 pub(crate) async fn build_progress(cluster: &Cluster, ns: &Namespace) -> Result<Option<f64>> {
     let ours = doc! {"command.createIndexes": ns.coll(), "command.$db": ns.db(), "progress.total": {"$gt": 0}};
@@ -111,21 +122,14 @@ pub(crate) async fn build_progress(cluster: &Cluster, ns: &Namespace) -> Result<
     Ok(batch.iter().filter_map(|op| op.as_document()?.get_f64("share").ok()).reduce(f64::min))
 }
 
-/// The build is ended only by all of its names together (RAN on 6.0.5: one of two is refused as unfinished).
-pub(crate) async fn abort_build(cluster: &Cluster, ns: &Namespace, names: &[String]) -> Result<()> {
-    drop_indexes(cluster, ns, names).await
-}
-
-async fn drop_indexes(cluster: &Cluster, ns: &Namespace, names: impl Into<Bson>) -> Result<()> {
-    let command = doc! {"dropIndexes": ns.coll(), "index": names, "writeConcern": {"w": "majority"}};
-    match cluster.run(ns.db(), &format!("dropping an index of `{ns}`"), &command).await {
-        Err(error) if matches!(error.code(), Some(NAMESPACE_NOT_FOUND | INDEX_NOT_FOUND)) => Ok(()),
-        other => other.map(drop),
-    }
+pub(crate) async fn drop_indexes(cluster: &Cluster, of: &TargetCollection, names: impl Into<Bson>) -> Result<()> {
+    let mut command = doc! {"dropIndexes": of.ns.coll(), "index": names, "writeConcern": {"w": "majority"}};
+    identify(&mut command, Some(of.uuid));
+    or_gone(cluster.run(of.ns.db(), &format!("dropping an index of `{}`", of.ns), &command).await.map(drop))
 }
 
 /// `collMod` of one index. `forceNonUnique` is what the server's own tools use; RAN on 6.0.5.
-pub(crate) async fn change_index(cluster: &Cluster, ns: &Namespace, name: &str, change: &IndexChange) -> Result<()> {
+pub(crate) async fn change_index(cluster: &Cluster, of: &TargetCollection, name: &str, change: &IndexChange) -> Result<()> {
     let index: Document = match change {
         IndexChange::PrepareUnique(on) => doc! {"name": name, "prepareUnique": on},
         IndexChange::Unique => doc! {"name": name, "unique": true},
@@ -133,10 +137,7 @@ pub(crate) async fn change_index(cluster: &Cluster, ns: &Namespace, name: &str, 
         IndexChange::ExpireAfterSeconds(seconds) => doc! {"name": name, "expireAfterSeconds": seconds},
         IndexChange::Hidden(hidden) => doc! {"name": name, "hidden": hidden},
     };
-    let command = doc! {"collMod": ns.coll(), "index": index, "writeConcern": {"w": "majority"}};
-    let doing = format!("changing the index `{name}` of `{ns}`");
-    match cluster.run(ns.db(), &doing, &command).await {
-        Err(Error::Refused { code: NAMESPACE_NOT_FOUND, .. }) => Ok(()),
-        other => other.map(drop),
-    }
+    let mut command = doc! {"collMod": of.ns.coll(), "index": index, "writeConcern": {"w": "majority"}};
+    identify(&mut command, Some(of.uuid));
+    cluster.run(of.ns.db(), &format!("changing the index `{name}` of `{}`", of.ns), &command).await.map(drop)
 }

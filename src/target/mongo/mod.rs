@@ -69,31 +69,32 @@ impl Target for MongoTarget {
         ddl::create(&self.cluster, ns, options).await?;
         Ok(self.lookup(ns).await?.and_then(|c| c.uuid))
     }
-    async fn drop_collection(&self, ns: &Namespace) -> Result<()> {
-        ddl::drop_collection(&self.cluster, ns).await
+    async fn drop_collection(&self, ns: &Namespace, uuid: Option<CollectionUuid>) -> Result<()> {
+        ddl::drop_collection(&self.cluster, ns, uuid).await
     }
-    async fn rename(&self, from: &Namespace, to: &Namespace, over: bool) -> Result<()> {
-        ddl::rename(&self.cluster, from, to, over).await
+    async fn rename(&self, from: &TargetCollection, to: &Namespace) -> Result<()> {
+        ddl::rename(&self.cluster, &from.ns, Some(from.uuid), to, false).await
     }
-    async fn modify(&self, ns: &Namespace, options: &RawDocument) -> Result<()> {
-        ddl::modify(&self.cluster, ns, options).await
+    async fn modify(&self, ns: &Namespace, uuid: Option<CollectionUuid>, options: &RawDocument) -> Result<()> {
+        ddl::modify(&self.cluster, ns, uuid, options).await
     }
     async fn indexes(&self, ns: &Namespace) -> Result<Vec<IndexSpec>> {
         Ok(listing::indexes(&self.cluster, ns).await?.unwrap_or_default())
     }
-    async fn create_indexes(&self, ns: &Namespace, specs: &[IndexSpec]) -> Result<()> {
-        ddl::create_indexes(&self.cluster, ns, specs).await
+    async fn create_indexes(&self, of: &TargetCollection, specs: &[IndexSpec]) -> Result<()> {
+        ddl::create_indexes(&self.cluster, of, specs).await
     }
-    async fn drop_index(&self, ns: &Namespace, name: &str) -> Result<()> {
-        ddl::drop_index(&self.cluster, ns, name).await
+    async fn drop_index(&self, of: &TargetCollection, name: &str) -> Result<()> {
+        ddl::drop_indexes(&self.cluster, of, name).await
     }
     async fn build_progress(&self, ns: &Namespace) -> Result<Option<f64>> {
         ddl::build_progress(&self.cluster, ns).await
     }
-    async fn abort_build(&self, ns: &Namespace, names: &[String]) -> Result<()> {
-        ddl::abort_build(&self.cluster, ns, names).await
+    /// The build is ended only by all of its names together (RAN on 6.0.5: one of two is refused as unfinished).
+    async fn abort_build(&self, of: &TargetCollection, names: &[String]) -> Result<()> {
+        ddl::drop_indexes(&self.cluster, of, names).await
     }
-    async fn change_index(&self, ns: &Namespace, name: &str, change: &IndexChange) -> Result<()> {
-        ddl::change_index(&self.cluster, ns, name, change).await
+    async fn change_index(&self, of: &TargetCollection, name: &str, change: &IndexChange) -> Result<()> {
+        ddl::change_index(&self.cluster, of, name, change).await
     }
 }
