@@ -5,6 +5,7 @@ mod commands;
 mod connect;
 mod job;
 mod lease;
+mod nudge;
 mod open;
 mod preflight;
 mod privileges;

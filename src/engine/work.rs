@@ -1,6 +1,6 @@
 //! The work of a phase: tail, copy and index builder, started together and ended together.
 
-use super::{board::Board, connect::Clusters};
+use super::{board::Board, connect::Clusters, nudge::keep_moving};
 use crate::{
     capped::Transfer,
     catalog::{Collection, Entry, State, reconcile},
@@ -78,6 +78,8 @@ impl Work {
         let builder = self.builder(&bells);
         tasks.spawn(self.clone().copy(builder.clone(), rereads, bells, reached, stop.clone()));
         tasks.spawn(builder.run(stop.clone()));
+        let (source, race, progress) = (self.clusters.source, self.board.race, self.board.progress.subscribe());
+        tasks.spawn(keep_moving(source, race, progress, stop.clone()));
         first_error(tasks, &stop).await
     }
 

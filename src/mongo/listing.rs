@@ -83,16 +83,23 @@ pub(crate) async fn all(mut cursor: RawCursor) -> Result<Vec<RawDocumentBuf>> {
     Ok(found)
 }
 
-/// The indexes of a collection; `None` where the name stands for nothing.
+/// The indexes of a collection that are built; `None` where the name stands for nothing. One that is still being built is listed
+/// like the others unless builds are asked for (RAN on 4.4.2 to 6.0.27), and may yet come to nothing: that of a process that was
+/// killed is ended by the server.
 pub(crate) async fn indexes(cluster: &Cluster, ns: &Namespace) -> Result<Option<Vec<IndexSpec>>> {
     let doing = format!("listing the indexes of `{ns}`");
-    let command = rawdoc! {"listIndexes": ns.coll(), "cursor": {}};
+    let command = rawdoc! {"listIndexes": ns.coll(), "includeBuildUUIDs": true, "cursor": {}};
     match cluster.retry().run(|| async { all(cluster.open(ns.db(), &doing, command.clone(), CursorOptions::default()).await?).await }).await
     {
-        Ok(listed) => Ok(Some(listed.into_iter().map(IndexSpec).collect())),
+        Ok(listed) => Ok(Some(built(listed))),
         Err(error) if matches!(error.code(), Some(NAMESPACE_NOT_FOUND | IS_A_VIEW)) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Of indexes listed with `includeBuildUUIDs`, those that are no longer being built.
+pub(crate) fn built(listed: Vec<RawDocumentBuf>) -> Vec<IndexSpec> {
+    listed.into_iter().filter(|spec| raw::get(spec, "buildUUID").is_none()).map(IndexSpec).collect()
 }
 
 /// A count, whatever number type the server chose.

@@ -81,8 +81,7 @@ impl Eyes {
             if !whole && started.elapsed() > INDEX_TIME {
                 return Ok(false);
             }
-            one.indexes =
-                self.listed(&one.info, "listIndexes", "listing the indexes").await?.map(|all| all.into_iter().map(IndexSpec).collect());
+            one.indexes = self.listed(&one.info, "listIndexes", "listing the indexes").await?.map(listing::built);
             self.after = one.info.uuid;
         }
         Ok(true)
@@ -97,9 +96,10 @@ impl Eyes {
         let Some(uuid) = info.uuid else { return Ok(None) };
         let mut b = raw::Builder::default();
         Identity::Direct.begin(&mut b, verb, &CollectionRef { ns: info.ns.clone(), uuid });
-        if verb == "find" {
-            b.i32("limit", 1).begin("projection").i32("_id", 1).end();
-        }
+        match verb {
+            "find" => b.i32("limit", 1).begin("projection").i32("_id", 1).end(),
+            _ => b.bool("includeBuildUUIDs", true),
+        };
         let (command, doing) = (b.finish(), format!("{doing} of `{}`", info.ns));
         let open = || self.cluster.open(info.ns.db(), &doing, command.clone(), CursorOptions::default());
         match self.cluster.retry().run(|| async { listing::all(open().await?).await }).await {
