@@ -32,7 +32,7 @@ mod real {
             let retry = Retry::new(Duration::from_secs(20), stop, |_| {});
             let mut readers = Vec::new();
             for (side, set) in [Side::Source, Side::Target].into_iter().zip(&sets) {
-                let cluster = Cluster::connect(side, &set.uri().into(), 16, retry.clone()).await.unwrap();
+                let cluster = Cluster::connect(side, &set.uri().into(), 16, retry.clone(), None).await.unwrap();
                 readers.push(MongoSource::new(cluster, "primary").unwrap());
             }
             let clients = [sets[0].client().await.unwrap(), sets[1].client().await.unwrap()];

@@ -4,7 +4,7 @@ use crate::{
     config::Config,
     error::{Error, Result, Trouble},
     model::Side,
-    mongo::Cluster,
+    mongo::{Cluster, ProcessName},
     observe::{Metrics, RetryCause},
     retry::Retry,
     source::mongo::MongoSource,
@@ -25,16 +25,21 @@ pub(super) struct Clusters {
 }
 
 impl Clusters {
-    /// Prepares both clients; the first command connects.
-    pub(super) async fn connect(config: &Config, metrics: &Arc<Metrics>, stop: &CancellationToken) -> Result<Self> {
+    /// Prepares both clients; the first command connects. A process that is to write has a `name`.
+    pub(super) async fn connect(
+        config: &Config,
+        metrics: &Arc<Metrics>,
+        stop: &CancellationToken,
+        name: Option<ProcessName>,
+    ) -> Result<Self> {
         let connections =
             u32::try_from(config.copy.partitions + config.copy.writers + config.tail.lanes + SPARE_CONNECTIONS).unwrap_or(u32::MAX);
         let retry = |side| {
             let metrics = metrics.clone();
             Retry::new(config.retry_deadline, stop.clone(), move |error| metrics.retried(side, cause(error)))
         };
-        let source = Cluster::connect(Side::Source, config.uri(Side::Source), connections, retry(Side::Source)).await?;
-        let target = Cluster::connect(Side::Target, config.uri(Side::Target), connections, retry(Side::Target)).await?;
+        let source = Cluster::connect(Side::Source, config.uri(Side::Source), connections, retry(Side::Source), name.clone()).await?;
+        let target = Cluster::connect(Side::Target, config.uri(Side::Target), connections, retry(Side::Target), name).await?;
         let read = |cluster: &Cluster, preference: &str| {
             let bad = |problem| Error::BadConfig { field: "--read-preference".into(), problem, hint: None };
             MongoSource::new(cluster.clone(), preference).map_err(bad)

@@ -18,6 +18,7 @@ use crate::{
     config::Config,
     error::{Error, Result},
     model::{Selection, Status},
+    mongo::ProcessName,
     observe::{Endpoint, Metrics, serve},
     verify,
 };
@@ -50,7 +51,8 @@ pub async fn run(config: Config, status: watch::Sender<Status>, stop: Cancellati
     let endpoint = Endpoint { metrics: metrics.clone(), status: status.subscribe(), requests };
     server.spawn(serve(listener, endpoint, closing.clone()));
     let outcome = async {
-        let clusters = connect::Clusters::connect(&config, &metrics, &stop).await?;
+        let name = ProcessName::new(&config.metadata_database);
+        let clusters = connect::Clusters::connect(&config, &metrics, &stop, Some(name)).await?;
         let ended = async { open::open(&config, &clusters, metrics.clone(), status, &stop).await?.run(asked, &stop).await }.await;
         clusters.close().await;
         ended
@@ -68,7 +70,7 @@ pub async fn run(config: Config, status: watch::Sender<Status>, stop: Cancellati
 /// As classified; a reading cut short is an error and no verdict.
 pub async fn verify_clusters(config: &Config) -> Result<serde_json::Value> {
     let (metrics, stop) = (Arc::new(Metrics::new()), CancellationToken::new());
-    let clusters = connect::Clusters::connect(config, &metrics, &stop).await?;
+    let clusters = connect::Clusters::connect(config, &metrics, &stop, None).await?;
     let report = compare_alone(&clusters, &config.selection, &metrics, &stop).await;
     clusters.close().await;
     serde_json::to_value(report?).map_err(|e| Error::Bug(format!("a report is no JSON: {e}")))

@@ -54,6 +54,7 @@ pub(super) async fn open(
         None => opening.begin(fingerprint, &inspected.occupied).await?,
     };
     let lease = Keeper::start(store.clone(), metrics.clone());
+    clusters.target.cluster().end_former().await?;
     opening.give_source_back(&mut record).await?;
     if record.phase == Phase::Planned {
         opening.plan(&mut record).await?;
@@ -98,6 +99,7 @@ impl Opening<'_> {
     async fn give_up_former(&self) -> Result<()> {
         let Some(former) = self.store.load().await? else { return Ok(()) };
         self.store.take().await?;
+        self.clusters.target.cluster().end_former().await?;
         if former.fenced && !matches!(former.phase, Phase::Committed { .. }) {
             self.clusters.source.allow_writes().await?;
         }

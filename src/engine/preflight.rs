@@ -74,7 +74,7 @@ pub(super) struct Inspected {
 /// Only where not even looking was possible; what is in the way is a finding.
 pub async fn check(config: &Config) -> Result<CheckReport> {
     let (metrics, stop) = (Arc::new(Metrics::new()), CancellationToken::new());
-    let clusters = Clusters::connect(config, &metrics, &stop).await?;
+    let clusters = Clusters::connect(config, &metrics, &stop, None).await?;
     let mut inspected = inspect(config, &clusters.hasty(START_DEADLINE)).await;
     if inspected.errors.is_empty() {
         inspected.sizes(config, &clusters).await?;

@@ -1,6 +1,6 @@
 //! One connected cluster: its client, its topology, and commands with retries.
 
-use super::{classify, reply::WriteReply};
+use super::{ProcessName, classify, reply::WriteReply};
 use crate::{
     error::{Error, Result},
     model::{ClusterTime, Side},
@@ -31,17 +31,22 @@ pub struct Cluster {
     side: Side,
     client: Client,
     retry: Retry,
+    name: Option<ProcessName>,
 }
 
 impl Cluster {
-    /// Parses the connection string and prepares the client; the first command connects.
+    /// Parses the connection string and prepares the client; the first command connects. A process that writes has a `name`.
     ///
     /// # Errors
     /// [`Error::BadConfig`] for a connection string that makes no sense.
-    pub async fn connect(side: Side, uri: &SecretString, connections: u32, retry: Retry) -> Result<Self> {
+    pub async fn connect(side: Side, uri: &SecretString, connections: u32, retry: Retry, name: Option<ProcessName>) -> Result<Self> {
         let mut options =
             ClientOptions::parse(uri.expose_secret()).await.map_err(|e| classify(side, "reading the connection string", e))?;
-        options.app_name.get_or_insert_with(|| "mongoferry".to_owned());
+        let given = options.app_name.take();
+        options.app_name = Some(match &name {
+            Some(name) => name.app_name(given.as_deref()),
+            None => given.unwrap_or_else(|| "mongoferry".to_owned()),
+        });
         // The driver's defaults (10 connections, 2 at a time) starve parallel readers and writers.
         options.max_pool_size = Some(options.max_pool_size.unwrap_or(connections).max(connections));
         options.max_connecting.get_or_insert(8);
@@ -51,13 +56,18 @@ impl Cluster {
         options.heartbeat_freq.get_or_insert(Duration::from_secs(5));
         options.connect_timeout.get_or_insert(Duration::from_secs(5));
         let client = Client::with_options(options).map_err(|e| classify(side, "reading the connection string", e))?;
-        Ok(Self { side, client, retry })
+        Ok(Self { side, client, retry, name })
     }
 
     /// Which side it is.
     #[must_use]
     pub fn side(&self) -> Side {
         self.side
+    }
+
+    /// How this process names itself there.
+    pub(super) fn name(&self) -> Option<&ProcessName> {
+        self.name.as_ref()
     }
 
     /// The driver's client.

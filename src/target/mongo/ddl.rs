@@ -44,7 +44,8 @@ pub(crate) async fn drop_collection(cluster: &Cluster, ns: &Namespace, uuid: Opt
 
 pub(crate) async fn rename(cluster: &Cluster, from: &Namespace, uuid: Option<CollectionUuid>, to: &Namespace, over: bool) -> Result<()> {
     let mut command = doc! {"renameCollection": from.as_str(), "to": to.as_str(), "dropTarget": over, "writeConcern": {"w": "majority"}};
-    identify(&mut command, uuid);
+    // Across databases, where the server copies, it takes no identity (code 72, RAN on 6.0.5 and 6.0.27).
+    identify(&mut command, uuid.filter(|_| from.db() == to.db()));
     cluster.run("admin", &format!("renaming `{from}` to `{to}`"), &command).await.map(drop)
 }
 
