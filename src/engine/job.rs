@@ -105,7 +105,11 @@ impl Job {
                     let error = ended.unwrap_or(Ok(Ok(()))).unwrap_or_else(|e| Err(panicked(&e))).err();
                     break Err(error.unwrap_or_else(|| Error::Bug("the work ended by itself".into())));
                 }
-                Some(milestone) = reached.recv() => if let Err(error) = self.step(milestone).await { break Err(error) },
+                Some(milestone) = reached.recv() => {
+                    if let Err(error) = self.step(milestone).await { break Err(error) }
+                    // On an idle source the tail may be there already, and not move for long.
+                    progress.mark_changed();
+                }
                 Ok(()) = progress.changed() => {
                     let applied = progress.borrow_and_update().applied;
                     if let Err(error) = self.step(Milestone::Applied(applied)).await { break Err(error) }
