@@ -16,5 +16,6 @@ mod property;
 mod scenarios;
 mod support;
 mod time_series;
+mod users;
 mod verify;
 mod versions;

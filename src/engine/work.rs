@@ -2,6 +2,7 @@
 
 use super::{board::Board, connect::Clusters};
 use crate::{
+    accounts::Accounts,
     capped::Transfer,
     catalog::{Collection, Entry, State, reconcile},
     checkpoint::{MongoStore, Store},
@@ -47,6 +48,8 @@ pub(super) struct Work {
     pub clusters: Clusters,
     pub store: MongoStore,
     pub board: Board,
+    /// Users and roles, where they are replicated.
+    pub accounts: Option<Accounts>,
 }
 
 impl Work {
@@ -78,6 +81,9 @@ impl Work {
         let builder = self.builder(&bells);
         tasks.spawn(self.clone().copy(builder.clone(), rereads, bells, reached, stop.clone()));
         tasks.spawn(builder.run(stop.clone()));
+        if let Some(accounts) = self.accounts {
+            tasks.spawn(accounts.follow(stop.clone()));
+        }
         first_error(tasks, &stop).await
     }
 
