@@ -22,8 +22,10 @@
 //! - [`catalog`]: which collections there are, by UUID. [`race`]: where copy and tail meet.
 //! - [`checkpoint`]: what survives a crash.
 //! - [`capped`]: collections that keep the order of insertion, copied whole.
+//! - [`accounts`]: users and roles, which no change stream shows.
 //! - [`copy`], [`tail`], [`indexes`], [`verify`]: the work. [`cutover`]: the saga. [`engine`]: one migration.
 
+pub mod accounts;
 pub mod capped;
 pub mod catalog;
 pub mod checkpoint;

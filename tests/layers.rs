@@ -20,6 +20,7 @@ fn arrows() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("mongo", with(&["retry"])),
         ("source", with(&["retry", "mongo"])),
         ("target", with(&["retry", "mongo"])),
+        ("accounts", with(&["mongo"])),
         ("catalog", with(&["source", "target"])),
         ("race", with(&["catalog"])),
         ("capped", with(&["catalog", "observe", "race", "retry", "source", "target"])),
@@ -27,11 +28,12 @@ fn arrows() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("indexes", with(&["catalog", "source", "target", "observe", "tasks"])),
         ("tail", with(&["capped", "catalog", "checkpoint", "race", "retry", "source", "target", "observe", "tasks"])),
         ("copy", with(&["catalog", "checkpoint", "race", "retry", "source", "target", "observe", "tasks"])),
-        ("verify", with(&["catalog", "checkpoint", "source", "target", "observe", "retry"])),
-        ("cutover", with(&["catalog", "checkpoint", "indexes", "source", "target", "observe", "tail", "verify"])),
+        ("verify", with(&["accounts", "catalog", "checkpoint", "source", "target", "observe", "retry"])),
+        ("cutover", with(&["accounts", "catalog", "checkpoint", "indexes", "source", "target", "observe", "tail", "verify"])),
         (
             "engine",
             with(&[
+                "accounts",
                 "capped",
                 "catalog",
                 "checkpoint",

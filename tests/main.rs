@@ -3,6 +3,7 @@
 #![allow(clippy::print_stderr, reason = "seeds and measurements are for whoever reads the log of a test")]
 
 mod bad_input;
+mod capped;
 mod cli;
 mod ddl;
 mod deploy;
@@ -16,5 +17,6 @@ mod property;
 mod scenarios;
 mod support;
 mod time_series;
+mod users;
 mod verify;
 mod versions;

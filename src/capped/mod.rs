@@ -1,13 +1,16 @@
 //! Capped collections, whose documents keep the order in which they were inserted.
 //!
 //! Copy and tail at the same time would mix old documents among new ones. So a capped collection is copied whole
-//! while nothing else is applied to it: before the tail starts, or inside the barrier of the structural change
-//! that brought it. What its events up to then have to say is read again rather than inserted
-//! ([`Transfer::run`] tells up to when): a document that has rolled over on the source must not come back at the end.
+//! while nothing else is applied to it: before the tail starts, inside the barrier of the structural change that
+//! brought it, or where its order is in doubt. [`Doubts`] says what its events up to then still mean.
 //!
 //! The server tells each document that rolls over as a delete (RAN on 6.0.5), and it tells nothing of the
 //! documents that `convertToCapped` and `cloneCollectionAsCapped` write: only a `create`. Both hold their locks
 //! until they are done, so a reader that waits for the collection's lock sees all of them.
+
+mod doubt;
+
+pub use doubt::{Doubts, Span, Verdict};
 
 use crate::{
     catalog::Collection,
@@ -42,34 +45,35 @@ pub struct Transfer<'a, S, T> {
 }
 
 impl<S: Source, T: Target> Transfer<'_, S, T> {
-    /// Copies a collection. What is there already stays: after a failure, and after a crash, the scan begins
-    /// anew and goes on behind it. Nothing else may be applied to the collection meanwhile.
+    /// Copies a collection. What is there already goes, as its order may be another one by now. Nothing else may be
+    /// applied to the collection meanwhile.
     ///
-    /// Gives a source time as late as anything that was read. A collection that is gone is left as it is: the
-    /// tail will drop it.
+    /// Tells when it was read. A collection that is gone on the source is left as it is: the tail will drop it.
     ///
     /// # Errors
     /// As classified; [`Error::Interrupted`] when told to stop.
-    pub async fn run(&self, collection: &Collection) -> Result<ClusterTime> {
+    pub async fn run(&self, collection: &Collection) -> Result<Span> {
         let mut patience = self.retry.patience();
         loop {
             match self.scan(collection, &mut patience).await {
-                Ok(()) => return self.source.operation_time().await,
+                Ok(from) => return Ok(Span { from, until: self.source.operation_time().await? }),
                 Err(error) if self.stop.is_cancelled() => return Err(error),
                 Err(error) => patience.after(error).await?,
             }
         }
     }
 
-    async fn scan(&self, collection: &Collection, patience: &mut Patience) -> Result<()> {
-        let (of, Some(to)) = (collection.on_source(), collection.on_target()) else { return Ok(()) };
+    async fn scan(&self, collection: &Collection, patience: &mut Patience) -> Result<ClusterTime> {
+        let nothing = ClusterTime::default();
+        let (of, Some(to)) = (collection.on_source(), collection.on_target()) else { return Ok(nothing) };
         // Waits for the collection's lock; the time asked for behind it is that of a complete collection.
         if let Found::Gone = self.source.indexes(&of).await? {
-            return Ok(());
+            return Ok(nothing);
         }
         let after = self.source.operation_time().await?;
         let range = ScanRange { from: None, max: None, after, batch_documents: BATCH_DOCUMENTS, natural: true };
-        let Found::Here(mut scan) = self.source.scan(&of, range).await? else { return Ok(()) };
+        let Found::Here(mut scan) = self.source.scan(&of, range).await? else { return Ok(nothing) };
+        self.target.clear(&to).await?;
         while let Some(batch) = scan.next().await? {
             if self.stop.is_cancelled() {
                 return Err(Error::Interrupted);
@@ -83,6 +87,6 @@ impl<S: Source, T: Target> Transfer<'_, S, T> {
             let inserted = self.target.insert(&to, &batch.documents).await?;
             self.metrics.copied(inserted.inserted, batch.documents.as_bytes().len() as u64, inserted.already_there);
         }
-        Ok(())
+        Ok(after)
     }
 }

@@ -18,13 +18,15 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 /// The options that mean something to a comparison.
-const WANTED: [&str; 9] = [
+const WANTED: [&str; 11] = [
     "source",
     "target",
+    "metadata_database",
     "retry_deadline",
     "selection.include",
     "selection.exclude",
     "selection.rename",
+    "selection.users_and_roles",
     "output.log_format",
     "output.quiet",
     "output.color",

@@ -162,6 +162,12 @@ pub const KNOBS: &[Knob] = &[
         "shop=store",
     ),
     says(
+        value("selection.users_and_roles", "users-and-roles", Group::Selection, "WHICH", "none"),
+        "Replicate users and custom roles: none, all or new",
+        "Of all databases, whatever the filters say, and until the cutover, so that applications log in on the target as they did on the source. The users that mongoferry itself logs in as are left alone, and so is what is on the target only. With `all`, a target that has others of the same name is refused; with `new`, its own stay. Not together with --rename.",
+        "all",
+    ),
+    says(
         switch("selection.drop_target_namespaces", "drop-target-namespaces", Group::Selection),
         "Drop the selected namespaces on the target before the first start",
         "Destroys data on the target. Without it, a target that holds any of them is refused.",

@@ -17,7 +17,7 @@ pub use raw::{Origin, Raw, Written};
 pub use resolve::{Resolved, Setting, resolve};
 pub use values::duration;
 
-use crate::model::{Selection, Side};
+use crate::model::{Selection, Side, UsersAndRoles};
 use secrecy::SecretString;
 use std::{net::SocketAddr, time::Duration};
 
@@ -32,6 +32,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Filters and renames.
     pub selection: Selection,
+    /// Which users and roles are replicated.
+    pub users_and_roles: UsersAndRoles,
     /// Database on the target that holds checkpoints.
     pub metadata_database: String,
     /// The initial copy.

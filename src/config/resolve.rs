@@ -7,7 +7,7 @@ use super::{
     raw::{Origin, Raw},
     redacted, values,
 };
-use crate::model::Selection;
+use crate::model::{Selection, UsersAndRoles};
 use secrecy::SecretString;
 use std::{ops::RangeInclusive, time::Duration};
 
@@ -54,6 +54,7 @@ pub fn resolve(raw: &Raw) -> Result<Resolved, Vec<Problem>> {
         retry_deadline: r.duration("retry_deadline", Duration::from_secs(1)..=Duration::from_secs(24 * 3600)),
         exit_on_halt: r.one("on_halt", |t| values::word(t, &[("wait", false), ("exit", true)])).unwrap_or_default(),
         selection: r.selection(),
+        users_and_roles: r.users_and_roles(),
         drop_target_namespaces: r.switch("selection.drop_target_namespaces"),
         restart_from_scratch: r.asked("selection.restart_from_scratch"),
         copy: CopyConfig {
@@ -183,6 +184,21 @@ impl Resolver<'_> {
             }
         }
         Selection::new(&include, &exclude, &renames).unwrap_or_default()
+    }
+}
+
+impl Resolver<'_> {
+    /// Roles name databases and collections, and users roles: under other names they would allow something else.
+    fn users_and_roles(&mut self) -> UsersAndRoles {
+        let key = "selection.users_and_roles";
+        let words = [("none", UsersAndRoles::None), ("all", UsersAndRoles::All), ("new", UsersAndRoles::New)];
+        let which = self.one(key, |text| values::word(text, &words)).unwrap_or_default();
+        if which != UsersAndRoles::None && self.raw.of("selection.rename").is_some_and(|w| !w.texts.is_empty()) {
+            let origin = self.raw.of(key).map_or(&Origin::Default, |w| &w.origin);
+            let hint = "make users and roles on the target yourself, with the names that are valid there";
+            self.problems.push(Problem::new(origin.name_of(knob(key)), "and `--rename` exclude each other").hint(hint.to_owned()));
+        }
+        which
     }
 }
 

@@ -5,6 +5,7 @@
 
 use super::{STEPS, Step};
 use crate::{
+    accounts::Accounts,
     catalog::Catalog,
     checkpoint::Store,
     error::{Error, Result},
@@ -47,6 +48,8 @@ pub struct Cutover<S, T, C> {
     pub step: watch::Sender<Option<Step>>,
     /// How both sides are compared.
     pub compare: verify::Settings,
+    /// Users and roles, where they are replicated.
+    pub accounts: Option<Accounts>,
     /// Fires when the tail ends: there is nothing to wait for then.
     pub stop: CancellationToken,
 }
@@ -174,7 +177,12 @@ impl<S: Source, T: Target, C: Store> Cutover<S, T, C> {
                 run.events = self.metrics.events_read_total();
                 return Ok(verdict);
             }
-            Step::Recheck => return self.compare(true).await,
+            Step::Recheck => {
+                if let Some(accounts) = &self.accounts {
+                    accounts.take_over().await?;
+                }
+                return self.compare(true).await;
+            }
             Step::Seal => drop(seal(&self.source, &self.target.within(run.left()), &self.catalog, &self.waived).await?),
             Step::Confirm => {
                 let (fence, verdict) = self.drain(run.deadline).await?;
@@ -222,6 +230,11 @@ impl<S: Source, T: Target, C: Store> Cutover<S, T, C> {
             &self.stop,
         )
         .await?;
+        let unequal = match &self.accounts {
+            Some(accounts) => accounts.unequal().await?,
+            None => Vec::new(),
+        };
+        let report = report.with_accounts(&unequal);
         if report.equal {
             return Ok(Ok(()));
         }

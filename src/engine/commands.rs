@@ -90,6 +90,7 @@ impl Running {
     }
 
     fn verify(&mut self, job: &Job, answer: oneshot::Sender<Answer>) {
+        let accounts = job.accounts(&self.stop);
         let (clusters, selection, board, stop) = (job.clusters.clone(), job.config.selection.clone(), job.board.clone(), self.stop.clone());
         self.tasks.spawn(async move {
             let (progress, watched, over) = (board.progress.clone(), clusters.source.clone(), stop.clone());
@@ -101,8 +102,16 @@ impl Running {
                 }
             };
             let settings = verify::Settings { parked: true, live: true, ..verify::Settings::new(clusters.retry()) };
-            let report = verify::verify(&clusters.source, &clusters.reader, &selection, &settings, &board.metrics, settle, &stop).await;
-            (answer, Ended::Verify(report))
+            let report = async {
+                let accounts = match &accounts {
+                    Some(accounts) => accounts.settled().await?,
+                    None => Vec::new(),
+                };
+                let report =
+                    verify::verify(&clusters.source, &clusters.reader, &selection, &settings, &board.metrics, settle, &stop).await?;
+                Ok(report.with_accounts(&accounts))
+            };
+            (answer, Ended::Verify(report.await))
         });
     }
 
@@ -151,6 +160,7 @@ impl Running {
             waived: order.waive_indexes.into(),
             step: self.step.clone(),
             compare: verify::Settings::new(job.clusters.retry()),
+            accounts: job.accounts(&self.stop),
             stop: self.stop.clone(),
         };
         let timeout = Duration::from_secs(order.timeout_seconds);

@@ -1,6 +1,7 @@
 //! Both clusters, connected.
 
 use crate::{
+    accounts::Accounts,
     config::Config,
     error::{Error, Result, Trouble},
     model::Side,
@@ -67,6 +68,11 @@ impl Clusters {
     /// The same, giving up soon: for the questions of the start, whose answer somebody is waiting for.
     pub(super) fn hasty(&self, deadline: std::time::Duration) -> Self {
         self.with(|cluster| cluster.within(deadline))
+    }
+
+    /// Users and roles of both, where they are replicated.
+    pub(super) fn accounts(&self, config: &Config) -> Option<Accounts> {
+        Accounts::new(config.users_and_roles, self.source.cluster(), self.target.cluster(), &config.metadata_database)
     }
 
     /// The policy of the source's calls, for readers that open themselves again.

@@ -10,6 +10,7 @@ use super::{
     work::Work,
 };
 use crate::{
+    accounts::Accounts,
     checkpoint::{MongoStore, Record, Store},
     config::Config,
     error::{Error, Remedy, Result},
@@ -34,6 +35,7 @@ pub(super) struct Job {
     /// What halted it, for the exit code of a process that is stopped meanwhile.
     halted: Option<Error>,
     lease: Keeper,
+    accounts: Option<Accounts>,
 }
 
 /// Why the loop of one activity ended.
@@ -47,7 +49,8 @@ enum Turn {
 impl Job {
     pub(super) fn new(config: Config, clusters: Clusters, store: MongoStore, board: Board, record: &Record, lease: Keeper) -> Self {
         let (resume_point, start_at) = (record.resume_point(), record.start_at);
-        Self { config: Arc::new(config), clusters, store, board, resume_point, start_at, halted: None, lease }
+        let accounts = clusters.accounts(&config);
+        Self { accounts, config: Arc::new(config), clusters, store, board, resume_point, start_at, halted: None, lease }
     }
 
     /// Works until the migration is committed, aborted, or `stop` fires; answers requests all the while.
@@ -77,6 +80,12 @@ impl Job {
         outcome.and(watched)
     }
 
+    /// Users and roles, where they are replicated; calls are no longer repeated once `stop` fires.
+    pub(super) fn accounts(&self, stop: &CancellationToken) -> Option<Accounts> {
+        let clusters = self.clusters.until(stop);
+        self.accounts.as_ref().map(|accounts| accounts.with(clusters.source.cluster(), clusters.target.cluster()))
+    }
+
     /// One stretch of work: until it fails, is paused, committed, or the lease is in doubt.
     async fn work(&mut self, requests: &mut mpsc::Receiver<Request>, stop: &CancellationToken) -> Result<Turn> {
         let session = stop.child_token();
@@ -87,6 +96,7 @@ impl Job {
             clusters: self.clusters.until(&session),
             store: self.store.clone(),
             board: self.board.clone(),
+            accounts: self.accounts(&session),
         };
         work.spawn(doing.run(self.start(), reach, session.clone()));
         let mut running = Running::new(self, session.clone());

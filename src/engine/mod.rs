@@ -17,7 +17,7 @@ pub use preflight::{CheckReport, Finding, Level, check};
 use crate::{
     config::Config,
     error::{Error, Result},
-    model::{Selection, Status},
+    model::Status,
     mongo::ProcessName,
     observe::{Endpoint, Metrics, serve},
     verify,
@@ -71,19 +71,24 @@ pub async fn run(config: Config, status: watch::Sender<Status>, stop: Cancellati
 pub async fn verify_clusters(config: &Config) -> Result<serde_json::Value> {
     let (metrics, stop) = (Arc::new(Metrics::new()), CancellationToken::new());
     let clusters = connect::Clusters::connect(config, &metrics, &stop, None).await?;
-    let report = compare_alone(&clusters, &config.selection, &metrics, &stop).await;
+    let report = compare_alone(&clusters, config, &metrics, &stop).await;
     clusters.close().await;
     serde_json::to_value(report?).map_err(|e| Error::Bug(format!("a report is no JSON: {e}")))
 }
 
 async fn compare_alone(
     clusters: &connect::Clusters,
-    selection: &Selection,
+    config: &Config,
     metrics: &Arc<Metrics>,
     stop: &CancellationToken,
 ) -> Result<verify::Report> {
     let settings = verify::Settings::new(clusters.retry());
     // Nothing to wait for but the writers of either side.
     let settle = verify::growing_pause(Duration::from_millis(200));
-    verify::verify(&clusters.source, &clusters.reader, selection, &settings, metrics, settle, stop).await
+    let report = verify::verify(&clusters.source, &clusters.reader, &config.selection, &settings, metrics, settle, stop).await?;
+    let accounts = match clusters.accounts(config) {
+        Some(accounts) => accounts.unequal().await?,
+        None => Vec::new(),
+    };
+    Ok(report.with_accounts(&accounts))
 }

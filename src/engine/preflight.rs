@@ -115,6 +115,8 @@ pub(super) async fn inspect(config: &Config, clusters: &Clusters) -> Inspected {
         seen.note(outcome);
         let outcome = seen.oplog(clusters).await;
         seen.note(outcome);
+        let outcome = seen.accounts(config, clusters).await;
+        seen.note(outcome);
     }
     seen
 }
@@ -261,6 +263,22 @@ impl Inspected {
             format!("{} collections and views are selected", selected.iter().filter(|c| !c.ns.is_buckets()).count()),
             None,
         );
+        Ok(())
+    }
+
+    async fn accounts(&mut self, config: &Config, clusters: &Clusters) -> Result<()> {
+        let Some(accounts) = clusters.accounts(config) else { return Ok(()) };
+        for cluster in [clusters.source.cluster(), clusters.target.cluster()] {
+            if let Some(missing) = privileges::missing_for_accounts(cluster).await? {
+                return Err(not_allowed(cluster.side(), missing));
+            }
+        }
+        let kept: Vec<String> = accounts.foresee().await?.iter().map(|name| format!("the {} `{}`", name.kind.label(), name.id)).collect();
+        if !kept.is_empty() {
+            let hint = "drop them there if they are to be as on the source";
+            self.finding(Level::Warning, format!("the target's own stay: {}", kept.join(", ")), Some(hint));
+        }
+        self.finding(Level::Ok, "users and custom roles are replicated", None);
         Ok(())
     }
 

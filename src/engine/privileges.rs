@@ -20,6 +20,10 @@ enum On {
     Buckets,
     /// `system.js` of all databases.
     Functions,
+    /// `admin.system.users`.
+    Users,
+    /// `admin.system.roles`.
+    Roles,
 }
 
 /// An action we need, and the built-in role by which it is granted.
@@ -79,6 +83,21 @@ const TARGET_SYSTEM: [Need; 12] = [
     need("renameCollectionSameDB", On::Functions, "readWriteAnyDatabase"),
 ];
 
+/// For users and roles, where they are replicated (roles RAN on 6.0.5 and 6.0.27).
+const SOURCE_ACCOUNTS: [Need; 2] = [need("find", On::Users, "backup"), need("find", On::Roles, "backup")];
+
+const TARGET_ACCOUNTS: [Need; 9] = [
+    need("find", On::Roles, "backup"),
+    need("find", On::Users, "restore"),
+    need("update", On::Users, "restore"),
+    need("insert", On::Users, "restore"),
+    need("remove", On::Users, "restore"),
+    need("createRole", On::Databases, "restore"),
+    need("dropRole", On::Databases, "restore"),
+    need("grantRole", On::Databases, "restore"),
+    need("revokeRole", On::Databases, "restore"),
+];
+
 /// What is missing for every migration. `None` where nothing is, or where the cluster runs without access control.
 pub(super) async fn missing(cluster: &Cluster) -> Result<Option<Missing>> {
     let needs: &[Need] = match cluster.side() {
@@ -99,6 +118,15 @@ pub(super) async fn missing_for(cluster: &Cluster, selected: &[CollectionInfo]) 
     let wanted = |on: On| (on == On::Buckets && buckets) || (on == On::Functions && functions);
     let needs: Vec<&Need> = needs.iter().filter(|need| wanted(need.on)).collect();
     if needs.is_empty() { Ok(None) } else { lacking(cluster, needs).await }
+}
+
+/// What is missing besides, for users and roles.
+pub(super) async fn missing_for_accounts(cluster: &Cluster) -> Result<Option<Missing>> {
+    let needs: &[Need] = match cluster.side() {
+        Side::Source => &SOURCE_ACCOUNTS,
+        Side::Target => &TARGET_ACCOUNTS,
+    };
+    lacking(cluster, needs.iter().collect()).await
 }
 
 /// The actions that are missing, and the command that grants them.
@@ -130,6 +158,8 @@ impl Need {
             On::Cluster | On::Databases => self.action.to_owned(),
             On::Buckets => format!("{} on system.buckets.*", self.action),
             On::Functions => format!("{} on system.js", self.action),
+            On::Users => format!("{} on admin.system.users", self.action),
+            On::Roles => format!("{} on admin.system.roles", self.action),
         }
     }
 }
@@ -144,6 +174,8 @@ fn grants(privilege: &Document, need: &Need) -> bool {
         // Without a database it means all of them; the built-in roles have it so.
         On::Buckets => is("system_buckets", "") && resource.get_str("db").is_ok_and(str::is_empty) == resource.contains_key("db"),
         On::Functions => is("db", "") && is("collection", "system.js"),
+        On::Users => (is("db", "") || is("db", "admin")) && is("collection", "system.users"),
+        On::Roles => (is("db", "") || is("db", "admin")) && is("collection", "system.roles"),
     };
     (everything || covered) && privilege.get_array("actions").is_ok_and(|actions| actions.iter().any(|a| a.as_str() == Some(need.action)))
 }

@@ -2,7 +2,8 @@
 
 use super::{board::Board, connect::Clusters, nudge::keep_moving};
 use crate::{
-    capped::Transfer,
+    accounts::Accounts,
+    capped::{Doubts, Transfer},
     catalog::{Collection, Entry, State, reconcile},
     checkpoint::{MongoStore, Store},
     config::Config,
@@ -47,6 +48,8 @@ pub(super) struct Work {
     pub clusters: Clusters,
     pub store: MongoStore,
     pub board: Board,
+    /// Users and roles, where they are replicated.
+    pub accounts: Option<Accounts>,
 }
 
 impl Work {
@@ -70,34 +73,41 @@ impl Work {
         for collection in board.catalog.living().iter().filter(|c| c.entry().state.is_incomplete()) {
             board.race.begin(collection.uuid());
         }
-        let capped_read_at = self.copy_capped(&stop).await?;
+        let capped = self.copy_capped(&stop).await?;
         let bells = Bells::default();
         let (rereads, asked) = mpsc::channel(REREAD_QUEUE);
         let mut tasks: JoinSet<Result<()>> = JoinSet::new();
-        tasks.spawn(self.tail(&bells, capped_read_at).run(from, asked, board.progress.clone(), stop.clone()));
+        tasks.spawn(self.tail(&bells, capped).run(from, asked, board.progress.clone(), stop.clone()));
         let builder = self.builder(&bells);
         tasks.spawn(self.clone().copy(builder.clone(), rereads, bells, reached, stop.clone()));
         tasks.spawn(builder.run(stop.clone()));
         let (source, race, progress) = (self.clusters.source, self.board.race, self.board.progress.subscribe());
         tasks.spawn(keep_moving(source, race, progress, stop.clone()));
+        if let Some(accounts) = self.accounts {
+            tasks.spawn(accounts.follow(stop.clone()));
+        }
         first_error(tasks, &stop).await
     }
 
-    /// Capped collections, before the tail. Gives a source time as late as anything that they show.
-    async fn copy_capped(&self, stop: &CancellationToken) -> Result<ClusterTime> {
+    /// Capped collections, before the tail. Tells what they show.
+    async fn copy_capped(&self, stop: &CancellationToken) -> Result<Doubts> {
         let (source, target, retry) = (&self.clusters.source, &self.clusters.target, &self.clusters.retry());
         let Board { race, metrics, .. } = &self.board;
+        let mut spans = Vec::new();
         for collection in self.board.catalog.living() {
             let (state, capped) = (collection.entry().state, collection.entry().capped);
             if capped && state.is_incomplete() {
-                Transfer { source, target, race, metrics, retry, stop }.run(&collection).await?;
+                let span = Transfer { source, target, race, metrics, retry, stop }.run(&collection).await?;
+                spans.push((collection.uuid(), span));
                 collection.entry_mut().state = State::Complete;
                 race.end(collection.uuid());
                 let entry = collection.entry().clone();
                 self.store.save_entries(&[entry]).await?;
             }
         }
-        source.operation_time().await
+        let mut doubts = Doubts::until(source.operation_time().await?);
+        spans.into_iter().for_each(|(uuid, span)| doubts.copied(uuid, span));
+        Ok(doubts)
     }
 
     /// See [`reconcile`]: after a crash, or after a change that failed half way.
@@ -167,7 +177,7 @@ impl Work {
         }
     }
 
-    fn tail(&self, bells: &Bells, capped_read_at: ClusterTime) -> Tail<MongoSource, MongoTarget, MongoStore> {
+    fn tail(&self, bells: &Bells, capped: Doubts) -> Tail<MongoSource, MongoTarget, MongoStore> {
         let room = Room::new(self.share(TAIL_SHARE));
         self.board.known().room = Some(room.clone());
         Tail {
@@ -181,7 +191,7 @@ impl Work {
             indexes_changed: bells.indexes_changed.clone(),
             copy_wanted: bells.copy_wanted.clone(),
             retry: self.clusters.retry(),
-            capped_read_at,
+            capped,
             lanes: self.config.tail.lanes,
             checkpoint_every: self.config.tail.checkpoint_every,
             room,

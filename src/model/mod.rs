@@ -1,5 +1,6 @@
 //! The words everything else is said in. Pure: no I/O, no clock, no tokio, no driver client.
 
+mod accounts;
 mod document;
 mod event;
 mod job;
@@ -12,6 +13,7 @@ pub mod shelf;
 mod status;
 mod time;
 
+pub use accounts::UsersAndRoles;
 pub use document::{CanonicalKey, DocumentKey, odd_at_top, repeats_a_name, same_key};
 pub(crate) use event::collated;
 pub use event::{

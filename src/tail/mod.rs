@@ -17,6 +17,7 @@ mod router;
 mod sim;
 
 use crate::{
+    capped::Doubts,
     catalog::{Catalog, Collection},
     checkpoint::Store,
     error::Result,
@@ -63,8 +64,8 @@ pub struct Tail<S, T, C> {
     pub copy_wanted: Arc<Notify>,
     /// With scans of capped collections that fail.
     pub retry: Retry,
-    /// What capped collections show may be as late as this: their events up to it are read again.
-    pub capped_read_at: ClusterTime,
+    /// What capped collections show already.
+    pub capped: Doubts,
     /// Ordered workers.
     pub lanes: usize,
     /// How often the resume point is saved.

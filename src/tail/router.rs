@@ -5,6 +5,7 @@ use super::{
     ddl::{self, Brought},
 };
 use crate::{
+    capped::Verdict,
     catalog::{Collection, State},
     checkpoint::Store,
     error::{Error, Result},
@@ -82,9 +83,19 @@ impl<S: Source, T: Target, C: Store> Router<S, T, C> {
             Change::Write(mut write) => match self.route_of(&write, time)? {
                 Route::Nowhere => Passed { seq, position, place },
                 Route::Lane(collection) => {
-                    // A document that has rolled over since must not come back at the end.
-                    if time <= self.tail.capped_read_at && collection.entry().capped && write.op.holds_document() {
-                        write.op = WriteOp::Reread;
+                    if collection.entry().capped {
+                        match self.tail.capped.judge(collection.uuid(), time, &write.op, collection.identity_of(&write.key)) {
+                            Verdict::News => {}
+                            Verdict::Doubtful if write.op.holds_document() => write.op = WriteOp::Reread,
+                            Verdict::Doubtful => {}
+                            Verdict::Shown => return Ok(self.ledger.send(Passed { seq, position, place }).await.ok()),
+                            Verdict::Reorders => {
+                                let Some(_alone) = self.tail.room.all(&place, &self.stop).await else { return Ok(None) };
+                                let span = ddl::Change { tail: &self.tail, stop: &self.stop, time }.fill_anew(&collection).await?;
+                                self.tail.capped.copied(collection.uuid(), span);
+                                return Ok(self.ledger.send(Passed { seq, position, place }).await.ok());
+                            }
+                        }
                     }
                     self.note_repeats(&collection, &write).await?;
                     let order = collection.order_of(&write.key);
@@ -106,7 +117,7 @@ impl<S: Source, T: Target, C: Store> Router<S, T, C> {
         let brought = ddl::Change { tail: &self.tail, stop: &self.stop, time }.apply(change).await?;
         match brought {
             Brought::Nothing => {}
-            Brought::Capped(read_at) => self.tail.capped_read_at = self.tail.capped_read_at.max(read_at),
+            Brought::Capped(uuid, span) => self.tail.capped.copied(uuid, span),
             Brought::Documents => self.tail.copy_wanted.notify_one(),
         }
         self.tail.metrics.applied(AppliedOp::Ddl, 1);

@@ -243,6 +243,10 @@ impl Target for MemoryTarget {
         if fails { Err(fault("inserting")) } else { Ok(total) }
     }
 
+    async fn clear(&self, to: &TargetCollection) -> Result<()> {
+        self.step("emptying", |w| w.shelf(to).map(|shelf| *shelf = Shelf::default())).await?
+    }
+
     async fn apply(&self, to: &TargetCollection, statements: &[Statement<'_>]) -> Result<Applied> {
         let mut applied = Applied::default();
         let mut there = Vec::new();

@@ -84,6 +84,8 @@ pub trait Target: Clone + Send + Sync + 'static {
 
     /// Inserts what is not there yet, in the order given. `documents` is a BSON array.
     fn insert(&self, to: &TargetCollection, documents: &RawDocument) -> impl Future<Output = Result<Inserted>> + Send;
+    /// Deletes all documents.
+    fn clear(&self, to: &TargetCollection) -> impl Future<Output = Result<()>> + Send;
     /// Applies statements: deletes first, then inserts in their order, then the rest in theirs. A key stands in
     /// it once, save for diffs behind its insert or put.
     fn apply(&self, to: &TargetCollection, statements: &[Statement<'_>]) -> impl Future<Output = Result<Applied>> + Send;

@@ -1,7 +1,10 @@
 //! What a comparison found, in the form that people and scripts get.
 
 use super::compare::MismatchKind;
-use crate::model::{ClusterTime, DocumentKey, Namespace};
+use crate::{
+    accounts::{How, Unequal},
+    model::{ClusterTime, DocumentKey, Namespace},
+};
 use bson::{Bson, Document};
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
@@ -134,6 +137,32 @@ pub struct Report {
 }
 
 impl Report {
+    /// With users and roles that differ.
+    #[must_use]
+    pub fn with_accounts(mut self, unequal: &[Unequal]) -> Self {
+        for Unequal { name, how } in unequal {
+            let ns = Namespace::new("admin", name.kind.collection());
+            let (kind, where_) = match how {
+                How::Missing => (DifferenceKind::Missing, "is on the source only"),
+                How::Extra => (DifferenceKind::Extra, "is on the target only"),
+                How::Different => (DifferenceKind::Different, "differs"),
+            };
+            let detail = format!("the {} {where_}", name.kind.label());
+            match self.namespaces.iter_mut().find(|n| n.ns == ns.as_str()) {
+                Some(known) => known.differences += 1,
+                None => self.namespaces.push(NamespaceReport {
+                    ns: ns.to_string(),
+                    target_ns: ns.to_string(),
+                    differences: 1,
+                    ..NamespaceReport::default()
+                }),
+            }
+            self.differences.push(Difference { ns, kind, id: Some(serde_json::Value::from(name.id.as_str()).to_string()), detail });
+            self.equal = false;
+        }
+        self
+    }
+
     /// The report as the command line and the endpoint give it.
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {

@@ -2,8 +2,8 @@
 
 use super::{Brought, Change, series::is_view_of_series};
 use crate::{
-    capped::Transfer,
-    catalog::{Entry, State, view_uuid},
+    capped::{Span, Transfer},
+    catalog::{Collection, Entry, State, view_uuid},
     checkpoint::Store,
     error::{Error, Result},
     model::{CollectionInfo, CollectionKind, CollectionUuid, Namespace},
@@ -63,13 +63,28 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
             State::Wanted => Ok(Brought::Documents),
             State::Complete | State::Dropped => Ok(Brought::Nothing),
             State::Copying => {
-                let Tail { source, target, race, metrics, retry, .. } = tail;
-                let read_at = Transfer { source, target, race, metrics, retry, stop: self.stop }.run(&collection).await?;
-                collection.entry_mut().state = State::Complete;
-                self.save(&collection).await?;
-                Ok(Brought::Capped(read_at))
+                let span = self.fill(&collection).await?;
+                Ok(Brought::Capped(collection.uuid(), span))
             }
         }
+    }
+
+    /// A capped collection whose order is in doubt: copied anew.
+    pub(in crate::tail) async fn fill_anew(&self, collection: &Collection) -> Result<Span> {
+        let _alone = collection.gate.write().await;
+        tracing::info!(ns = %collection.entry().ns, "a capped collection is copied anew: its order is in doubt");
+        // Before its documents go: after a crash they are copied from the start.
+        collection.entry_mut().state = State::Copying;
+        self.save(collection).await?;
+        self.fill(collection).await
+    }
+
+    async fn fill(&self, collection: &Collection) -> Result<Span> {
+        let Tail { source, target, race, metrics, retry, .. } = self.tail;
+        let span = Transfer { source, target, race, metrics, retry, stop: self.stop }.run(collection).await?;
+        collection.entry_mut().state = State::Complete;
+        self.save(collection).await?;
+        Ok(span)
     }
 
     /// A collection that the catalog does not know was renamed into the selection: it is made and copied as the source has it

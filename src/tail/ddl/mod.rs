@@ -12,6 +12,7 @@ mod series;
 
 use super::Tail;
 use crate::{
+    capped::Span,
     catalog::{Collection, State, view_uuid},
     checkpoint::Store,
     error::Result,
@@ -33,8 +34,8 @@ pub(super) struct Change<'a, S, T, C> {
 /// What a structural change brought along that the change stream does not tell.
 pub(super) enum Brought {
     Nothing,
-    /// A capped collection's documents, read up to this time.
-    Capped(ClusterTime),
+    /// A capped collection's documents, and when they were read.
+    Capped(CollectionUuid, Span),
     /// Documents that are to be copied.
     Documents,
 }

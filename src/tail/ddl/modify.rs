@@ -52,11 +52,13 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
             (e.target.clone(), e.target_uuid)
         };
         let (at_once, _) = park_options(options);
-        let rest = without_index(&at_once);
+        let rest = without(&at_once, "index");
         match target.series() {
             Some(series) if !rest.is_empty() || options.is_empty() => {
                 self.modify_series(&collection, &series, &rest).await?;
             }
+            // The event tells a view's collation, which no `collMod` takes: it is for ever (RAN on 6.0.5).
+            None if collection.entry().is_view() => self.tail.target.modify(&target, None, &without(&rest, "collation")).await?,
             None if !rest.is_empty() => self.tail.target.modify(&target, target_uuid, &rest).await?,
             Some(_) | None => {}
         }
@@ -126,9 +128,9 @@ fn replaced(options: &RawDocument, by: &RawDocument) -> RawDocumentBuf {
     b.finish()
 }
 
-fn without_index(options: &RawDocument) -> RawDocumentBuf {
+fn without(options: &RawDocument, name: &str) -> RawDocumentBuf {
     let mut b = raw::Builder::default();
-    for e in raw::elements(options).filter(|e| e.name != b"index") {
+    for e in raw::elements(options).filter(|e| e.name != name.as_bytes()) {
         b.element(e);
     }
     let rest = b.finish();

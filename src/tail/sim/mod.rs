@@ -8,6 +8,7 @@ mod writer;
 
 use super::{Progress, Room, Tail};
 use crate::{
+    capped::Doubts,
     catalog::{Catalog, Entry, State, reconcile},
     checkpoint::{MemoryStore, Store, StoreFaults},
     error::{Error, Result},
@@ -140,7 +141,7 @@ impl Sim {
             indexes_changed: Arc::new(Notify::new()),
             copy_wanted: Arc::new(Notify::new()),
             retry: Retry::new(LIMIT, CancellationToken::new(), |_| {}),
-            capped_read_at: ClusterTime::default(),
+            capped: Doubts::default(),
             lanes: self.r.random_range(1..=6),
             checkpoint_every: Duration::from_micros(1),
             room: Room::new(1 << 20),

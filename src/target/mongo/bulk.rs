@@ -189,6 +189,16 @@ async fn delete(cluster: &Cluster, to: &TargetCollection, statements: &[Statemen
     Ok(())
 }
 
+/// Deletes all documents.
+pub(crate) async fn clear(cluster: &Cluster, to: &TargetCollection) -> Result<()> {
+    let mut b = head("delete", to, 0);
+    b.begin_array("deletes").begin("0").begin("q").end().i32("limit", 0).end().end();
+    let reply = cluster.write(to.ns.db(), &format!("emptying `{}`", to.ns), &tail(b)).await?;
+    fatal(cluster, to, &reply.errors)?
+        .first()
+        .map_or(Ok(()), |e| Err(refused_by_code(cluster.side(), &applying(to), e.code, "a delete was refused")))
+}
+
 /// Errors of single statements that are not about their shape: the whole command is repeated, or the
 /// migration halts. The rest is given back.
 fn fatal<'e>(cluster: &Cluster, to: &TargetCollection, errors: &'e [WriteError]) -> Result<&'e [WriteError]> {

@@ -50,6 +50,9 @@ impl Target for MongoTarget {
     async fn insert(&self, to: &TargetCollection, documents: &RawDocument) -> Result<Inserted> {
         bulk::insert(&self.cluster, to, documents).await
     }
+    async fn clear(&self, to: &TargetCollection) -> Result<()> {
+        bulk::clear(&self.cluster, to).await
+    }
     async fn apply(&self, to: &TargetCollection, statements: &[Statement<'_>]) -> Result<Applied> {
         bulk::apply(&self.cluster, to, statements).await
     }
