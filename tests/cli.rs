@@ -264,7 +264,7 @@ fn a_comparison_by_the_process_is_shown_as_a_report() {
     for format in ["text", "json"] {
         let (endpoint, served) = answering(body);
         let output = run(&["verify", "--output", format, "--endpoint", &endpoint]);
-        assert!(served.join().unwrap().starts_with("POST /verify"));
+        assert!(served.join().unwrap().starts_with("POST /v1/verify"));
         assert_eq!(output.status.code(), Some(1));
         match format {
             "json" => assert_eq!(serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()["documents"], 3),
