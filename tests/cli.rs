@@ -250,7 +250,7 @@ fn an_answer_decides_the_exit_code() {
     let (endpoint, served) = answering(r#"{"exit_code":1,"message":"the cutover was undone: lag","hint":"try again","details":null}"#);
     let output = run(&["cutover", "--yes", "--timeout", "5m", "--writes-stopped", "--endpoint", &endpoint]);
     let request = served.join().unwrap();
-    assert!(request.starts_with("POST /cutover HTTP/1.1"), "{request}");
+    assert!(request.starts_with("POST /v1/cutover HTTP/1.1"), "{request}");
     let body: serde_json::Value = serde_json::from_str(request.split_once("\r\n\r\n").unwrap().1).unwrap();
     assert_eq!(body, serde_json::json!({"writes_stopped": true, "timeout_seconds": 300, "dry_run": false, "waive_indexes": []}));
     assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(1), "the cutover was undone: lag\n\nhint: try again\n"));
@@ -264,7 +264,7 @@ fn a_comparison_by_the_process_is_shown_as_a_report() {
     for format in ["text", "json"] {
         let (endpoint, served) = answering(body);
         let output = run(&["verify", "--output", format, "--endpoint", &endpoint]);
-        assert!(served.join().unwrap().starts_with("POST /verify"));
+        assert!(served.join().unwrap().starts_with("POST /v1/verify"));
         assert_eq!(output.status.code(), Some(1));
         match format {
             "json" => assert_eq!(serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()["documents"], 3),

@@ -1,11 +1,8 @@
 //! The grammar of the command line, made from the catalogue of options. Only this file builds flags.
 
-use crate::config::{KNOBS, Kind, Knob, Origin, Problem, Raw, Written, env_name, read};
+use crate::config::{Group, KNOBS, Kind, Knob, Origin, Problem, Raw, Written, env_name, read};
 use clap::{Arg, ArgAction, ArgMatches, Command, builder::PossibleValuesParser, parser::ValueSource};
 use std::path::Path;
-
-/// Where a running process is asked, unless told otherwise.
-pub(super) const ENDPOINT: &str = "http://127.0.0.1:27182";
 
 /// Help, defaults and names in the form all options share.
 fn describe(arg: Arg, help: &str, more: &str, default: &str, facts: &str) -> Arg {
@@ -44,17 +41,14 @@ pub(super) fn with_knobs(command: Command, wanted: impl Fn(&Knob) -> bool) -> Co
     command.args(first.into_iter().map(flag)).arg(config).args(rest.into_iter().map(flag))
 }
 
-/// Adds `--endpoint`.
+/// Whether an option is of the verbs that ask the running process.
+pub(super) fn is_of_endpoint(knob: &Knob) -> bool {
+    knob.group == Group::Endpoint || knob.key == "token_file"
+}
+
+/// Adds the options that lead to the running process.
 pub(super) fn with_endpoint(command: Command) -> Command {
-    let facts = format!("Environment: {}.\nExample: --endpoint http://127.0.0.1:9000", env_name("endpoint"));
-    let arg = Arg::new("endpoint").long("endpoint").value_name("URL").help_heading("Connection");
-    command.arg(describe(
-        arg,
-        "Control endpoint of the running process",
-        "The address that `mongoferry run` was given by --listen.",
-        ENDPOINT,
-        &facts,
-    ))
+    with_knobs(command, is_of_endpoint)
 }
 
 /// Adds `--output`.

@@ -7,7 +7,7 @@ use super::{
     render::{table, table_text},
     report, run, signals,
 };
-use crate::config::{Resolved, Setting, resolve};
+use crate::config::{Group, Resolved, Setting, resolve};
 use clap::{ArgMatches, Command};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -21,7 +21,7 @@ pub(super) fn command() -> Command {
         "Print the configuration with the origin of each value, and stop",
         "Does not contact any cluster. Connection strings show hosts only.",
     );
-    let command = args::with_knobs(Command::new("check").about(about).long_about(long), |_| true);
+    let command = args::with_knobs(Command::new("check").about(about).long_about(long), |knob| knob.group != Group::Endpoint);
     args::with_output(command.arg(show.help_heading("Output")))
 }
 

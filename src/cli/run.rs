@@ -8,7 +8,7 @@ use super::{
     render, signals,
 };
 use crate::{
-    config::{Config, LogStyle, OutputOptions, Talk, resolve},
+    config::{Config, Group, LogStyle, OutputOptions, Talk, resolve},
     error::Error,
     model::Status,
     observe::{LogFormat, Verbosity, start_logging},
@@ -21,7 +21,7 @@ pub(super) fn command() -> Command {
     let about = "Start or resume a migration: copy, then follow the source until the cutover";
     let long = "Start or resume a migration: copy the selected namespaces, then follow the source until the cutover.\n\n\
                 The same command goes on where an earlier one stopped. It ends with exit code 0 once a cutover has committed.";
-    args::with_knobs(Command::new("run").about(about).long_about(long), |_| true)
+    args::with_knobs(Command::new("run").about(about).long_about(long), |knob| knob.group != Group::Endpoint)
 }
 
 pub(super) fn execute(matches: &ArgMatches) -> Result<u8, Failure> {

@@ -7,7 +7,7 @@ use super::{
     output::{self, Paint},
     render,
 };
-use crate::{error::Error, model::Status};
+use crate::{config::endpoint_options, error::Error, model::Status};
 use clap::{ArgMatches, Command};
 use serde::Deserialize;
 
@@ -17,8 +17,8 @@ pub(super) fn command() -> Command {
 }
 
 /// The client for the endpoint that the verb was given.
-pub(super) fn client(matches: &ArgMatches) -> Result<Client, Error> {
-    Client::new(&args::text_of(matches, "endpoint").unwrap_or_else(|| args::ENDPOINT.to_owned()))
+pub(super) fn client(matches: &ArgMatches) -> Result<Client, Failure> {
+    Ok(Client::new(&endpoint_options(&args::gather(matches)?)?)?)
 }
 
 /// A status that the program understands.

@@ -43,7 +43,7 @@ pub(super) fn command() -> Command {
         "For connection strings that are given in the environment; --source, --target and --config imply it.",
     );
     let command = Command::new("verify").about(about).long_about(long);
-    let command = args::with_knobs(args::with_endpoint(command), |knob| WANTED.contains(&knob.key));
+    let command = args::with_knobs(command, |knob| WANTED.contains(&knob.key) || args::is_of_endpoint(knob));
     args::with_output(command.arg(alone.help_heading("Connection")))
 }
 

@@ -14,6 +14,8 @@ pub enum Group {
     Tail,
     /// What the operator sees.
     Output,
+    /// How the verbs reach the running process.
+    Endpoint,
 }
 
 impl Group {
@@ -26,6 +28,7 @@ impl Group {
             Group::Copy => "Copy",
             Group::Tail => "Tail",
             Group::Output => "Output",
+            Group::Endpoint => "Endpoint",
         }
     }
 }
@@ -122,8 +125,32 @@ pub const KNOBS: &[Knob] = &[
     says(
         value("listen", "listen", Group::Connection, "ADDRESS", "127.0.0.1:27182"),
         "Address of the control endpoint",
-        "The verbs `status`, `pause`, `resume`, `verify`, `cutover` and `abort` talk to this address; it also serves /metrics, /live and /ready. Loopback only: the endpoint does not authenticate.",
+        "The verbs `status`, `pause`, `resume`, `verify`, `cutover` and `abort` talk to this address; it also serves /metrics, /live and /ready. Any other than a loopback address needs --token-file, --tls-certificate and --tls-key.",
         "127.0.0.1:9000",
+    ),
+    says(
+        value("token_file", "token-file", Group::Connection, "FILE", ""),
+        "File with the bearer token of the control endpoint",
+        "One line of at least 16 characters, which others may not read (`openssl rand -hex 32`, `chmod 600`). `run` then refuses requests without it, but for /live and /ready; the other verbs send it.",
+        "/etc/mongoferry/token",
+    ),
+    says(
+        value("tls_certificate", "tls-certificate", Group::Connection, "FILE", ""),
+        "Certificate of the control endpoint, for HTTPS",
+        "PEM: its own certificate, then those in between. Needs --tls-key. Read at the start.",
+        "/etc/mongoferry/endpoint.pem",
+    ),
+    says(
+        value("tls_key", "tls-key", Group::Connection, "FILE", ""),
+        "Private key of that certificate",
+        "PEM, not encrypted; others may not read it.",
+        "/etc/mongoferry/endpoint.key",
+    ),
+    says(
+        value("tls_client_ca", "tls-client-ca", Group::Connection, "FILE", ""),
+        "CA whose client certificates the endpoint demands",
+        "PEM. Whoever asks then needs a certificate of this CA as well as the token; so do probes and scrapers.",
+        "/etc/mongoferry/clients.pem",
     ),
     says(
         value("metadata_database", "metadata-database", Group::Connection, "NAME", "__mdb_internal_mongoferry"),
@@ -252,6 +279,30 @@ pub const KNOBS: &[Knob] = &[
         "No progress lines",
         "Without it: live lines on a terminal, otherwise a status line at a falling rate.",
         "",
+    ),
+    says(
+        value("endpoint", "endpoint", Group::Endpoint, "URL", "http://127.0.0.1:27182"),
+        "Control endpoint of the running process",
+        "The address that `mongoferry run` was given by --listen; `https://` where it was given a certificate.",
+        "https://ferry.example:27182",
+    ),
+    says(
+        value("endpoint_ca", "endpoint-ca", Group::Endpoint, "FILE", ""),
+        "CA of the endpoint's certificate",
+        "PEM. Without it, the public CAs that are built in.",
+        "/etc/mongoferry/ca.pem",
+    ),
+    says(
+        value("endpoint_certificate", "endpoint-certificate", Group::Endpoint, "FILE", ""),
+        "Client certificate to show to the endpoint",
+        "PEM. Needs --endpoint-key; for endpoints that were given --tls-client-ca.",
+        "/etc/mongoferry/me.pem",
+    ),
+    says(
+        value("endpoint_key", "endpoint-key", Group::Endpoint, "FILE", ""),
+        "Private key of the client certificate",
+        "PEM, not encrypted; others may not read it.",
+        "/etc/mongoferry/me.key",
     ),
 ];
 

@@ -1,6 +1,7 @@
 //! What the operator chose, checked. Nothing here is optional that is not a choice; how it was written
 //! (flags, environment, file) is forgotten by the time this type exists.
 
+mod control;
 mod file;
 mod knobs;
 mod output;
@@ -9,6 +10,7 @@ mod raw;
 mod resolve;
 mod values;
 
+pub use control::{ControlConfig, EndpointOptions, TlsFiles, endpoint_options};
 pub use file::{parse, read};
 pub use knobs::{Group, KNOBS, Kind, Knob, env_name};
 pub use output::{Color, LogStyle, OutputOptions, Talk};
@@ -30,6 +32,8 @@ pub struct Config {
     pub target: SecretString,
     /// Where the control endpoint listens.
     pub listen: SocketAddr,
+    /// What protects it.
+    pub control: ControlConfig,
     /// Filters and renames.
     pub selection: Selection,
     /// Which users and roles are replicated.

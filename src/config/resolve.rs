@@ -2,6 +2,7 @@
 
 use super::{
     Config, CopyConfig, KNOBS, Kind, Knob, OutputOptions, Problem, TailConfig,
+    control::control,
     knobs::knob,
     output::{COLORS, LOG_FORMATS, Talk},
     raw::{Origin, Raw},
@@ -45,11 +46,13 @@ pub struct Setting {
 /// # Errors
 /// Every problem there is, in the order of the catalogue.
 pub fn resolve(raw: &Raw) -> Result<Resolved, Vec<Problem>> {
-    let mut r = Resolver { raw, problems: Vec::new() };
+    let mut r = Resolver::of(raw);
+    let (listen, control) = control(&mut r);
     let config = Config {
         source: r.secret("source"),
         target: r.secret("target"),
-        listen: r.one("listen", values::loopback).unwrap_or_else(|| ([127, 0, 0, 1], 0).into()),
+        listen,
+        control,
         metadata_database: r.one("metadata_database", values::database).unwrap_or_default(),
         retry_deadline: r.duration("retry_deadline", Duration::from_secs(1)..=Duration::from_secs(24 * 3600)),
         exit_on_halt: r.one("on_halt", |t| values::word(t, &[("wait", false), ("exit", true)])).unwrap_or_default(),
@@ -88,21 +91,33 @@ pub fn resolve(raw: &Raw) -> Result<Resolved, Vec<Problem>> {
         color: r.one("output.color", |t| values::word(t, &COLORS)).unwrap_or_default(),
         progress: !r.switch("output.no_progress"),
     };
-    if r.problems.is_empty() {
-        Ok(Resolved { config, output, settings: KNOBS.iter().map(|k| setting(raw, k)).collect() })
-    } else {
-        Err(r.problems)
-    }
+    r.outcome(Resolved { config, output, settings: KNOBS.iter().map(|k| setting(raw, k)).collect() })
 }
 
 /// Collects problems; what it gives back for a bad value is of no account, since nobody gets to see it.
-struct Resolver<'a> {
+pub(super) struct Resolver<'a> {
     raw: &'a Raw,
     problems: Vec<Problem>,
 }
 
-impl Resolver<'_> {
-    fn one<T>(&mut self, key: &str, parse: impl FnOnce(&str) -> Result<T, values::Complaint>) -> Option<T> {
+impl<'a> Resolver<'a> {
+    pub(super) fn of(raw: &'a Raw) -> Self {
+        Self { raw, problems: Vec::new() }
+    }
+
+    /// The value, if nothing was found against any.
+    pub(super) fn outcome<T>(self, value: T) -> Result<T, Vec<Problem>> {
+        if self.problems.is_empty() { Ok(value) } else { Err(self.problems) }
+    }
+
+    /// What is wrong with a value that is well-formed.
+    pub(super) fn problem(&mut self, key: &str, problem: &str, hint: &str) {
+        let knob = knob(key);
+        let origin = self.raw.of(key).map_or(&Origin::Default, |w| &w.origin);
+        self.problems.push(Problem::new(origin.name_of(knob), problem).hint(hint));
+    }
+
+    pub(super) fn one<T>(&mut self, key: &str, parse: impl FnOnce(&str) -> Result<T, values::Complaint>) -> Option<T> {
         let knob = knob(key);
         let written = self.raw.of(key);
         let text = written.and_then(|w| w.texts.first()).map_or(knob.default, String::as_str);

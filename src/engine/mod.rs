@@ -15,11 +15,11 @@ mod work;
 pub use preflight::{CheckReport, Finding, Level, check};
 
 use crate::{
-    config::Config,
+    config::{Config, ControlConfig},
     error::{Error, Result},
     model::Status,
     mongo::ProcessName,
-    observe::{Endpoint, Metrics, serve},
+    observe::{Access, Endpoint, Metrics, Tls, Token, serve},
     verify,
 };
 use std::{sync::Arc, time::Duration};
@@ -38,6 +38,7 @@ const REQUEST_QUEUE: usize = 16;
 /// # Errors
 /// What ended it. [`Error::Interrupted`] where `stop` fired.
 pub async fn run(config: Config, status: watch::Sender<Status>, stop: CancellationToken) -> Result<()> {
+    let access = access(&config.control)?;
     let metrics = Arc::new(Metrics::new());
     // Before anything is written: two processes on one machine are told apart at once.
     let listener = TcpListener::bind(config.listen).await.map_err(|e| Error::BadConfig {
@@ -48,8 +49,8 @@ pub async fn run(config: Config, status: watch::Sender<Status>, stop: Cancellati
     let closing = CancellationToken::new();
     let (requests, asked) = mpsc::channel(REQUEST_QUEUE);
     let mut server: JoinSet<Result<()>> = JoinSet::new();
-    let endpoint = Endpoint { metrics: metrics.clone(), status: status.subscribe(), requests };
-    server.spawn(serve(listener, endpoint, closing.clone()));
+    let endpoint = Endpoint::new(metrics.clone(), status.subscribe(), requests);
+    server.spawn(serve(listener, access, endpoint, closing.clone()));
     let outcome = async {
         let name = ProcessName::new(&config.metadata_database);
         let clusters = connect::Clusters::connect(&config, &metrics, &stop, Some(name)).await?;
@@ -62,6 +63,16 @@ pub async fn run(config: Config, status: watch::Sender<Status>, stop: Cancellati
     closing.cancel();
     let served = crate::tasks::first_error(server, &closing).await;
     outcome.and(served)
+}
+
+/// Reads what protects the endpoint.
+///
+/// # Errors
+/// [`Error::BadConfig`] for files that cannot be used.
+pub(crate) fn access(control: &ControlConfig) -> Result<Access> {
+    let token = control.token_file.as_ref().map(|path| Token::read(path, "--token-file")).transpose()?;
+    let tls = control.tls.as_ref().map(|files| Tls::read(&files.certificate, &files.key, files.client_ca.as_deref())).transpose()?;
+    Ok(Access { token, tls })
 }
 
 /// Compares two clusters without a migration.

@@ -73,6 +73,7 @@ pub(super) struct Inspected {
 /// # Errors
 /// Only where not even looking was possible; what is in the way is a finding.
 pub async fn check(config: &Config) -> Result<CheckReport> {
+    super::access(&config.control)?;
     let (metrics, stop) = (Arc::new(Metrics::new()), CancellationToken::new());
     let clusters = Clusters::connect(config, &metrics, &stop, None).await?;
     let mut inspected = inspect(config, &clusters.hasty(START_DEADLINE)).await;

@@ -3,6 +3,7 @@
 //! The room knows nothing of replication. It is told by verbs and snapshots, and hands commands on; the
 //! engine alone decides.
 
+mod access;
 mod commands;
 mod control;
 mod guard;
@@ -10,8 +11,13 @@ mod log;
 mod metrics;
 mod probes;
 mod server;
+mod tls;
+mod token;
 
+pub use access::Access;
 pub use control::{Answer, Command, Handover, Request};
 pub use log::{LOG_VARIABLE, LogFormat, Verbosity, start_logging};
 pub use metrics::{AppliedOp, CATALOGUE, Entry, EventOp, GATES, IndexBuild, Kind, Metrics, MismatchKind, RetryCause, reference_table};
 pub use server::{Endpoint, serve};
+pub use tls::Tls;
+pub use token::{Token, private};

@@ -1,11 +1,12 @@
 //! What can be read: metrics, liveness, readiness, status.
 
+use super::access::Trusted;
 use super::server::Endpoint;
 use crate::model::Status;
-use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 
 pub(super) async fn metrics(State(endpoint): State<Endpoint>) -> Response {
     ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], endpoint.metrics.render()).into_response()
@@ -16,9 +17,11 @@ pub(super) async fn live() -> &'static str {
     "live\n"
 }
 
-pub(super) async fn ready(State(endpoint): State<Endpoint>) -> (StatusCode, String) {
+pub(super) async fn ready(State(endpoint): State<Endpoint>, trusted: Option<Extension<Trusted>>) -> (StatusCode, String) {
     match not_ready(&endpoint.status.borrow()) {
         None => (StatusCode::OK, "ready\n".into()),
+        // A reason may name hosts and namespaces.
+        Some(_) if trusted.is_none() => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n".into()),
         Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
     }
 }

@@ -1,9 +1,10 @@
-//! The control endpoint: one small HTTP server, meant for loopback or a network of the operator's own.
-//!
-//! It has no users and no TLS. What it does have is a guard against web pages (see [`super::guard`]).
+//! The control endpoint: one small HTTP server. Beyond loopback it has TLS and a token (see [`super::access`]), and
+//! everywhere a guard against web pages (see [`super::guard`]).
 
+use super::access::{self, Access};
 use super::control::Request;
 use super::metrics::Metrics;
+use super::token::Token;
 use super::{commands, guard, probes};
 use crate::error::{Error, Result};
 use crate::model::Status;
@@ -11,6 +12,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::serve::Listener;
 use axum::{Json, Router, middleware};
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,15 +38,33 @@ pub struct Endpoint {
     pub requests: mpsc::Sender<Request>,
 }
 
+impl Endpoint {
+    /// Of a process that has just begun.
+    #[must_use]
+    pub fn new(metrics: Arc<Metrics>, status: watch::Receiver<Status>, requests: mpsc::Sender<Request>) -> Self {
+        Self { metrics, status, requests }
+    }
+}
+
 /// Serves until `stop`, then lets the answers on their way out for two seconds.
 ///
 /// # Errors
 /// [`Error::BadConfig`] where the listener is not usable.
-pub async fn serve(listener: TcpListener, state: Endpoint, stop: CancellationToken) -> Result<()> {
-    let unusable =
-        |error: std::io::Error| Error::BadConfig { field: "listen".into(), problem: format!("cannot be served: {error}"), hint: None };
+pub async fn serve(listener: TcpListener, access: Access, state: Endpoint, stop: CancellationToken) -> Result<()> {
     let loopback_only = listener.local_addr().map_err(unusable)?.ip().is_loopback();
-    let server = axum::serve(listener, routes(state, loopback_only)).with_graceful_shutdown(stop.clone().cancelled_owned()).into_future();
+    let routes = routes(state, access.token, loopback_only);
+    match access.tls {
+        None => serve_on(listener, routes, stop).await,
+        Some(tls) => serve_on(tls.listen(listener), routes, stop).await,
+    }
+}
+
+fn unusable(error: std::io::Error) -> Error {
+    Error::BadConfig { field: "listen".into(), problem: format!("cannot be served: {error}"), hint: None }
+}
+
+async fn serve_on<L: Listener<Addr: std::fmt::Debug>>(listener: L, routes: Router, stop: CancellationToken) -> Result<()> {
+    let server = axum::serve(listener, routes).with_graceful_shutdown(stop.clone().cancelled_owned()).into_future();
     let out_of_time = async {
         stop.cancelled().await;
         tokio::time::sleep(GRACE).await;
@@ -57,23 +77,31 @@ pub async fn serve(listener: TcpListener, state: Endpoint, stop: CancellationTok
     }
 }
 
-fn routes(state: Endpoint, loopback_only: bool) -> Router {
+fn routes(state: Endpoint, token: Option<Token>, loopback_only: bool) -> Router {
+    let token = Arc::new(token);
     Router::new()
         .route("/", get(index))
         .route("/metrics", get(probes::metrics))
         .route("/live", get(probes::live))
         .route("/ready", get(probes::ready))
         .route("/status", get(probes::status))
+        .merge(verbs())
+        .nest("/v1", verbs().route("/status", get(probes::status)))
+        .fallback(async || refuse(StatusCode::NOT_FOUND, "no such route; GET / lists them"))
+        .method_not_allowed_fallback(async || refuse(StatusCode::METHOD_NOT_ALLOWED, "another method; GET / lists the routes"))
+        .layer(DefaultBodyLimit::max(LARGEST_BODY))
+        .layer(middleware::from_fn(move |request, next| access::let_in(token.clone(), request, next)))
+        .layer(middleware::from_fn(move |request, next| guard::keep_web_pages_out(loopback_only, request, next)))
+        .with_state(state)
+}
+
+fn verbs() -> Router<Endpoint> {
+    Router::new()
         .route("/pause", post(commands::pause))
         .route("/resume", post(commands::resume))
         .route("/verify", post(commands::verify))
         .route("/cutover", post(commands::cutover))
         .route("/abort", post(commands::abort))
-        .fallback(async || refuse(StatusCode::NOT_FOUND, "no such route; GET / lists them"))
-        .method_not_allowed_fallback(async || refuse(StatusCode::METHOD_NOT_ALLOWED, "another method; GET / lists the routes"))
-        .layer(DefaultBodyLimit::max(LARGEST_BODY))
-        .layer(middleware::from_fn(move |request, next| guard::keep_web_pages_out(loopback_only, request, next)))
-        .with_state(state)
 }
 
 async fn index() -> &'static str {

@@ -13,13 +13,17 @@ struct Running {
 }
 
 async fn start(with_engine: bool) -> Running {
+    start_with(with_engine, Access::default()).await
+}
+
+async fn start_with(with_engine: bool, access: Access) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (status, seen) = watch::channel(Status::default());
     let (requests, mut asked) = mpsc::channel::<Request>(4);
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
-    tasks.spawn(serve(listener, Endpoint { metrics: Arc::new(Metrics::new()), status: seen, requests }, stop.clone()));
+    tasks.spawn(serve(listener, access, Endpoint::new(Arc::new(Metrics::new()), seen, requests), stop.clone()));
     if with_engine {
         tasks.spawn(async move {
             while let Some(Request { command, answer }) = asked.recv().await {
@@ -187,4 +191,42 @@ async fn a_connection_left_open_does_not_hold_up_the_end() {
     server.end().await;
     assert!(began.elapsed() < GRACE * 3);
     drop(silent);
+}
+
+#[tokio::test]
+async fn with_a_token_only_probes_are_answered_without_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("token");
+    std::fs::write(&path, "0123456789abcdef\n").unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let access = Access { token: Some(Token::read(&path, "--token-file").unwrap()), tls: None };
+    let server = start_with(true, access).await;
+    server.status.send_modify(|s| {
+        s.phase = "copying".into();
+        s.activity = "halted".into();
+        s.reason = Some("`shop.orders` is gone".into());
+    });
+    let bare = [
+        "",
+        "Authorization: 0123456789abcdef\r\n",
+        "Authorization: Bearer 0123456789abcdeX\r\n",
+        "Authorization: Basic 0123456789abcdef\r\n",
+    ];
+    for header in bare {
+        for (method, path) in
+            [("GET", "/"), ("GET", "/status"), ("GET", "/metrics"), ("POST", "/abort"), ("GET", "/nothing"), ("GET", "/v1/status")]
+        {
+            let (code, head, body) = server.ask(method, path, header, "").await;
+            assert_eq!(code, 401, "{method} {path} {header}");
+            assert!(head.contains("www-authenticate: bearer") && !body.contains("0123"), "{body}");
+        }
+        assert_eq!(server.ask("GET", "/live", header, "").await.0, 200);
+        let (code, _, body) = server.ask("GET", "/ready", header, "").await;
+        assert_eq!((code, body.as_str()), (503, "not ready\n"), "the reason is not for everybody");
+    }
+    let known = "Authorization: bearer 0123456789abcdef\r\n";
+    assert_eq!(server.ask("GET", "/status", known, "").await.0, 200);
+    assert_eq!(server.ask("POST", "/pause", known, "").await.0, 200);
+    assert!(server.ask("GET", "/ready", known, "").await.2.contains("shop.orders"));
+    server.end().await;
 }
