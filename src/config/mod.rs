@@ -17,9 +17,9 @@ pub use raw::{Origin, Raw, Written};
 pub use resolve::{Resolved, Setting, resolve};
 pub use values::duration;
 
-use crate::model::{Selection, Side};
+use crate::model::{Namespace, Selection, ShardKey, Side};
 use secrecy::SecretString;
-use std::{net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 /// Everything `run` and `check` need.
 #[derive(Debug, Clone)]
@@ -32,6 +32,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Filters and renames.
     pub selection: Selection,
+    /// How collections of a sharded target are distributed, by their names there.
+    pub shard: BTreeMap<Namespace, ShardKey>,
     /// Database on the target that holds checkpoints.
     pub metadata_database: String,
     /// The initial copy.

@@ -100,7 +100,11 @@ impl Running {
                     progress.wait_for(|p| p.applied >= time).await.map(drop).map_err(|_| Error::Interrupted)
                 }
             };
-            let settings = verify::Settings { parked: true, live: true, ..verify::Settings::new(clusters.retry()) };
+            let shard_keys = match clusters.target.shard_keys().await {
+                Ok(keys) => keys,
+                Err(error) => return (answer, Ended::Verify(Err(error))),
+            };
+            let settings = verify::Settings { parked: true, live: true, shard_keys, ..verify::Settings::new(clusters.retry()) };
             let report = verify::verify(&clusters.source, &clusters.reader, &selection, &settings, &board.metrics, settle, &stop).await;
             (answer, Ended::Verify(report))
         });
@@ -134,6 +138,13 @@ impl Running {
             let _ = answer.send(told.with(details));
             return;
         }
+        let shard_keys = match job.clusters.target.shard_keys().await {
+            Ok(keys) => keys,
+            Err(error) => {
+                let _ = answer.send(Answer::from(&error));
+                return;
+            }
+        };
         if let Err(error) = job.step(Milestone::CutoverBegun).await {
             let _ = answer.send(Answer::from(&error));
             return;
@@ -150,7 +161,7 @@ impl Running {
             writes_stopped: order.writes_stopped,
             waived: order.waive_indexes.into(),
             step: self.step.clone(),
-            compare: verify::Settings::new(job.clusters.retry()),
+            compare: verify::Settings { shard_keys, ..verify::Settings::new(job.clusters.retry()) },
             stop: self.stop.clone(),
         };
         let timeout = Duration::from_secs(order.timeout_seconds);

@@ -12,6 +12,8 @@ use bson::{Bson, Document, RawDocument, RawDocumentBuf, doc};
 const NAMESPACE_NOT_FOUND: i32 = 26;
 /// IndexNotFound.
 const INDEX_NOT_FOUND: i32 = 27;
+/// CannotDropShardKeyIndex: the only index of a shard key stays, whoever made it (RAN on 6.0.5).
+const LAST_OF_SHARD_KEY: i32 = 370;
 /// NamespaceExists.
 const NAMESPACE_EXISTS: i32 = 48;
 
@@ -119,7 +121,7 @@ pub(crate) async fn abort_build(cluster: &Cluster, ns: &Namespace, names: &[Stri
 async fn drop_indexes(cluster: &Cluster, ns: &Namespace, names: impl Into<Bson>) -> Result<()> {
     let command = doc! {"dropIndexes": ns.coll(), "index": names, "writeConcern": {"w": "majority"}};
     match cluster.run(ns.db(), &format!("dropping an index of `{ns}`"), &command).await {
-        Err(error) if matches!(error.code(), Some(NAMESPACE_NOT_FOUND | INDEX_NOT_FOUND)) => Ok(()),
+        Err(error) if matches!(error.code(), Some(NAMESPACE_NOT_FOUND | INDEX_NOT_FOUND | LAST_OF_SHARD_KEY)) => Ok(()),
         other => other.map(drop),
     }
 }
