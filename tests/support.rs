@@ -336,6 +336,17 @@ impl Words {
     }
 }
 
+/// Room on the machine, for as long as it is kept.
+async fn room(places: u32) -> SemaphorePermit<'static> {
+    static FREE: Semaphore = Semaphore::const_new(PLACES as usize);
+    FREE.acquire_many(places).await.expect("never closed")
+}
+
+/// The machine for oneself: for tests with clusters of their own making.
+pub async fn alone() -> SemaphorePermit<'static> {
+    room(PLACES).await
+}
+
 impl Pair {
     /// One node each.
     pub async fn start() -> Self {
@@ -355,8 +366,7 @@ impl Pair {
     }
 
     async fn at(places: u32, source: Options, target: Options) -> Self {
-        static FREE: Semaphore = Semaphore::const_new(PLACES as usize);
-        let places = FREE.acquire_many(places).await.expect("never closed");
+        let places = room(places).await;
         let (source, target) = (Options { name: "source".into(), ..source }, Options { name: "target".into(), ..target });
         let (source, target) = tokio::try_join!(ReplicaSet::start(source), ReplicaSet::start(target)).unwrap();
         let (from, to) = (connect(&source.uri()).await.unwrap(), connect(&target.uri()).await.unwrap());

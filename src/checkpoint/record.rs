@@ -202,7 +202,14 @@ mod tests {
         let record = Record {
             format: FORMAT,
             id: "m".into(),
-            fingerprint: Fingerprint { source: "s".into(), target: "t".into(), include: vec![], exclude: vec![], rename: vec![] },
+            fingerprint: Fingerprint {
+                source: "s".into(),
+                target: "t".into(),
+                include: vec![],
+                exclude: vec![],
+                rename: vec![],
+                shard: vec![],
+            },
             phase: Phase::Tailing,
             activity: Activity::Running,
             start_at: ClusterTime { t: 1, i: 2 },

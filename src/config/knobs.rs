@@ -195,6 +195,12 @@ pub const KNOBS: &[Knob] = &[
         "all",
     ),
     says(
+        list("shard", "selection.shard", "NS=KEY"),
+        "Shard a collection of the target by this key",
+        "Repeat it for more. NS is a name on the target; KEY is one field or several, each `field:1` or `field:hashed`. The target must be a sharded cluster. What is not named stays on one shard, and databases are spread over the shards. May not change between runs.",
+        "shop.orders=customer:1,_id:1",
+    ),
+    says(
         switch("selection.drop_target_namespaces", "drop-target-namespaces", Group::Selection),
         "Drop the selected namespaces on the target before the first start",
         "Destroys data on the target. Without it, a target that holds any of them is refused.",

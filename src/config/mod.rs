@@ -19,9 +19,9 @@ pub use raw::{Origin, Raw, Written};
 pub use resolve::{Resolved, Setting, resolve};
 pub use values::duration;
 
-use crate::model::{Selection, Side, UsersAndRoles};
+use crate::model::{Namespace, Selection, ShardKey, Side, UsersAndRoles};
 use secrecy::SecretString;
-use std::{net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 /// Everything `run` and `check` need.
 #[derive(Debug, Clone)]
@@ -38,6 +38,8 @@ pub struct Config {
     pub selection: Selection,
     /// Which users and roles are replicated.
     pub users_and_roles: UsersAndRoles,
+    /// How collections of a sharded target are distributed, by their names there.
+    pub shard: BTreeMap<Namespace, ShardKey>,
     /// Database on the target that holds checkpoints.
     pub metadata_database: String,
     /// The initial copy.

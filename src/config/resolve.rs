@@ -8,9 +8,9 @@ use super::{
     raw::{Origin, Raw},
     redacted, values,
 };
-use crate::model::{Selection, UsersAndRoles};
+use crate::model::{Namespace, Selection, ShardKey, UsersAndRoles};
 use secrecy::SecretString;
-use std::{ops::RangeInclusive, time::Duration};
+use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
 const MIB: u64 = 1 << 20;
 
@@ -58,6 +58,7 @@ pub fn resolve(raw: &Raw) -> Result<Resolved, Vec<Problem>> {
         exit_on_halt: r.one("on_halt", |t| values::word(t, &[("wait", false), ("exit", true)])).unwrap_or_default(),
         selection: r.selection(),
         users_and_roles: r.users_and_roles(),
+        shard: r.shard(),
         drop_target_namespaces: r.switch("selection.drop_target_namespaces"),
         restart_from_scratch: r.asked("selection.restart_from_scratch"),
         copy: CopyConfig {
@@ -176,6 +177,18 @@ impl<'a> Resolver<'a> {
             self.problems.push(Problem::new(origin.name_of(knob), complaint).hint(hint));
         }
         SecretString::from(text)
+    }
+
+    fn shard(&mut self) -> BTreeMap<Namespace, ShardKey> {
+        let mut keys = BTreeMap::new();
+        for text in self.raw.of("selection.shard").map(|w| w.texts.clone()).unwrap_or_default() {
+            match values::shard(&text) {
+                Ok((ns, _)) if keys.contains_key(&ns) => self.complain(knob("selection.shard"), format!("gives `{ns}` two shard keys")),
+                Ok((ns, key)) => drop(keys.insert(ns, key)),
+                Err(complaint) => self.complain(knob("selection.shard"), complaint),
+            }
+        }
+        keys
     }
 
     fn selection(&mut self) -> Selection {

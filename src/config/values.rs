@@ -1,6 +1,7 @@
 //! Texts into values: numbers, sizes, durations, addresses, connection strings, each within its range.
 //! A text that does not fit gives back how the sentence "`--flag` …" goes on. Values are quoted, secrets never.
 
+use crate::model::{Namespace, ShardKey};
 use std::{net::SocketAddr, ops::RangeInclusive, time::Duration};
 
 /// How the sentence about a bad value goes on.
@@ -100,6 +101,14 @@ pub(super) fn rename(text: &str) -> Result<(String, String), Complaint> {
     }
 }
 
+/// A collection and its shard key. The key is behind the last `=`: a collection's name may have one.
+pub(super) fn shard(text: &str) -> Result<(Namespace, ShardKey), Complaint> {
+    let (ns, key) = text.rsplit_once('=').ok_or_else(|| format!("must be written NS=KEY, as in `shop.orders=customer:1`, not `{text}`"))?;
+    let ns = Namespace::parse(ns).ok_or_else(|| format!("must name a collection as `db.collection`, not `{ns}`"))?;
+    let key = ShardKey::parse(key).map_err(|why| format!("has no shard key for `{ns}`: {why}"))?;
+    Ok((ns, key))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,6 +123,15 @@ mod tests {
         assert_eq!(duration("1s", &interval), Ok(Duration::from_secs(1)));
         assert_eq!(duration("2m", &interval).unwrap_err(), "must be from 100ms to 1m, not `2m`");
         assert!(duration("30", &interval).unwrap_err().contains("such as"));
+    }
+
+    #[test]
+    fn shard_keys_come_with_their_collection() {
+        let (ns, key) = shard("shop.a=b=customer:1,_id:hashed").unwrap();
+        assert_eq!((ns.as_str(), key.to_string().as_str()), ("shop.a=b", "{customer: 1, _id: \"hashed\"}"));
+        for bad in ["shop.orders", "shop=_id:1", "shop.orders=_id", "shop.orders="] {
+            assert!(shard(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -101,8 +101,9 @@ impl Running {
                     progress.wait_for(|p| p.applied >= time).await.map(drop).map_err(|_| Error::Interrupted)
                 }
             };
-            let settings = verify::Settings { parked: true, live: true, ..verify::Settings::new(clusters.retry()) };
             let report = async {
+                let shard_keys = clusters.target.shard_keys().await?;
+                let settings = verify::Settings { parked: true, live: true, shard_keys, ..verify::Settings::new(clusters.retry()) };
                 let accounts = match &accounts {
                     Some(accounts) => accounts.settled().await?,
                     None => Vec::new(),
@@ -143,6 +144,13 @@ impl Running {
             let _ = answer.send(told.with(details));
             return;
         }
+        let shard_keys = match job.clusters.target.shard_keys().await {
+            Ok(keys) => keys,
+            Err(error) => {
+                let _ = answer.send(Answer::from(&error));
+                return;
+            }
+        };
         if let Err(error) = job.step(Milestone::CutoverBegun).await {
             let _ = answer.send(Answer::from(&error));
             return;
@@ -159,7 +167,7 @@ impl Running {
             writes_stopped: order.writes_stopped,
             waived: order.waive_indexes.into(),
             step: self.step.clone(),
-            compare: verify::Settings::new(job.clusters.retry()),
+            compare: verify::Settings { shard_keys, ..verify::Settings::new(job.clusters.retry()) },
             accounts: job.accounts(&self.stop),
             stop: self.stop.clone(),
         };

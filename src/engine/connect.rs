@@ -61,7 +61,7 @@ impl Clusters {
         Self {
             source: self.source.with_cluster(other(self.source.cluster())),
             reader: self.reader.with_cluster(other(self.reader.cluster())),
-            target: MongoTarget::new(other(self.target.cluster())),
+            target: self.target.with_cluster(other(self.target.cluster())),
         }
     }
 

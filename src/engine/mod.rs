@@ -4,6 +4,7 @@ mod board;
 mod commands;
 mod connect;
 mod job;
+mod layout;
 mod lease;
 mod nudge;
 mod open;
@@ -93,7 +94,8 @@ async fn compare_alone(
     metrics: &Arc<Metrics>,
     stop: &CancellationToken,
 ) -> Result<verify::Report> {
-    let settings = verify::Settings::new(clusters.retry());
+    let shard_keys = clusters.target.shard_keys().await?;
+    let settings = verify::Settings { shard_keys, ..verify::Settings::new(clusters.retry()) };
     // Nothing to wait for but the writers of either side.
     let settle = verify::growing_pause(Duration::from_millis(200));
     let report = verify::verify(&clusters.source, &clusters.reader, &config.selection, &settings, metrics, settle, stop).await?;

@@ -4,6 +4,7 @@ use super::{
     board::{Board, Known, START_DEADLINE},
     connect::Clusters,
     job::Job,
+    layout,
     lease::Keeper,
     preflight::inspect,
 };
@@ -14,9 +15,10 @@ use crate::{
     copy::{Counts, plan},
     error::{Error, Result},
     model::{Activity, ClusterTime, CutoverStatus, Fingerprint, Milestone, Phase, Status},
+    mongo::Topology,
     observe::Metrics,
     source::{Estimate, Source},
-    target::Target,
+    target::{Target, mongo::Sharding},
 };
 use bson::doc;
 use std::sync::Arc;
@@ -43,7 +45,11 @@ pub(super) async fn open(
     }
     let fingerprint = inspected.fingerprint.take().ok_or_else(|| Error::Bug("the preflight passed without a fingerprint".into()))?;
     let raw_diffs = inspected.features.is_some_and(|f| f.raw_diffs);
-    let clusters = Clusters { source: clusters.source.clone().with_raw_diffs(raw_diffs), ..clusters.clone() };
+    let mut clusters = Clusters { source: clusters.source.clone().with_raw_diffs(raw_diffs), ..clusters.clone() };
+    if inspected.target == Topology::Sharded {
+        let split = inspected.record.as_ref().is_none_or(|record| record.phase == Phase::Planned);
+        clusters.target = clusters.target.clone().sharded(Sharding::new(layout::sharded(config, &clusters, split).await?));
+    }
     let store = MongoStore::new(clusters.target.cluster().clone(), &config.metadata_database);
     let opening = Opening { config, clusters: &clusters, store: &store };
     let mut record = match inspected.record.take() {
@@ -132,6 +138,7 @@ impl Opening<'_> {
         let time = |t: ClusterTime| doc! {"t": i64::from(t.t), "i": i64::from(t.i)};
         self.store.set(doc! {"start_at": time(record.start_at), "resume_time": time(record.start_at)}).await?;
         let c = self.clusters;
+        c.target.place(&layout::databases(self.config, c).await?).await?;
         let planned = plan(&c.source, &c.target, self.store, &self.config.selection, self.config.copy.partition_bytes).await?;
         record.listed_until = planned.listed_until;
         self.store.set(doc! {"listed_until": time(planned.listed_until)}).await?;

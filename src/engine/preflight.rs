@@ -1,6 +1,6 @@
 //! Everything that can be known before anything is written: each finding with what to do about it.
 
-use super::{board::START_DEADLINE, connect::Clusters, privileges};
+use super::{board::START_DEADLINE, connect::Clusters, layout, privileges};
 use crate::{
     checkpoint::{MongoStore, Record},
     config::Config,
@@ -66,6 +66,8 @@ pub(super) struct Inspected {
     pub occupied: Vec<Namespace>,
     /// Whether the source is too old to show its structural changes.
     watched: bool,
+    /// What the target is; a replica set until it was asked.
+    pub target: Topology,
 }
 
 /// The verb `check`: looks, and writes nothing.
@@ -94,6 +96,7 @@ pub(super) async fn inspect(config: &Config, clusters: &Clusters) -> Inspected {
         features: None,
         occupied: Vec::new(),
         watched: false,
+        target: Topology::ReplicaSet,
     };
     let (source, target) = (clusters.source.cluster(), clusters.target.cluster());
     let (ids, writable) = (seen.identity(source).await, seen.identity(target).await);
@@ -107,7 +110,8 @@ pub(super) async fn inspect(config: &Config, clusters: &Clusters) -> Inspected {
         return seen;
     }
     let (include, exclude, rename) = config.selection.describe();
-    seen.fingerprint = Some(Fingerprint { source: source_id, target: target_id, include, exclude, rename });
+    let shard = config.shard.iter().map(|(ns, key)| format!("{ns}={key}")).collect();
+    seen.fingerprint = Some(Fingerprint { source: source_id, target: target_id, include, exclude, rename, shard });
     for outcome in [seen.abilities(config, clusters).await, seen.metadata(config, clusters).await] {
         seen.note(outcome);
     }
@@ -141,8 +145,12 @@ impl Inspected {
     /// Reaches the cluster, and learns its id where it can take part.
     async fn identity(&mut self, cluster: &Cluster) -> Option<String> {
         let seen = async {
-            replica_set(cluster).await?;
-            self.privileges(cluster).await?;
+            let topology = fit(cluster).await?;
+            self.privileges(cluster, topology).await?;
+            if topology == Topology::Sharded {
+                self.target = topology;
+                return layout::identity(cluster).await;
+            }
             identity(cluster).await
         };
         match seen.await {
@@ -154,10 +162,11 @@ impl Inspected {
         }
     }
 
-    async fn privileges(&mut self, cluster: &Cluster) -> Result<()> {
+    async fn privileges(&mut self, cluster: &Cluster, topology: Topology) -> Result<()> {
         let side = cluster.side();
-        self.finding(Level::Ok, format!("the {side} is a replica set and answers"), None);
-        if let Some(missing) = privileges::missing(cluster).await? {
+        let what = if topology == Topology::Sharded { "sharded cluster" } else { "replica set" };
+        self.finding(Level::Ok, format!("the {side} is a {what} and answers"), None);
+        if let Some(missing) = privileges::missing(cluster, topology).await? {
             return Err(not_allowed(side, missing));
         }
         self.finding(Level::Ok, format!("the user of the {side} has the privileges"), None);
@@ -226,6 +235,7 @@ impl Inspected {
 
     async fn namespaces(&mut self, config: &Config, clusters: &Clusters) -> Result<()> {
         let listed = copy::listed(&clusters.source, &config.selection).await?;
+        layout::refuse(config, self.target, &listed, self.record.is_none())?;
         let existing: Vec<Namespace> = listed.iter().map(|c| c.ns.clone()).collect();
         if self.record.is_none()
             && let Some(unknown) = config.selection.unknown(&existing).into_iter().next()
@@ -239,6 +249,11 @@ impl Inspected {
         for cluster in [clusters.source.cluster(), clusters.target.cluster()] {
             if let Some(missing) = privileges::missing_for(cluster, &selected).await? {
                 return Err(not_allowed(cluster.side(), missing));
+            }
+        }
+        if self.target == Topology::Sharded {
+            for (level, what, hint) in layout::look(config, clusters, &selected).await? {
+                self.finding(level, what, hint.as_deref());
             }
         }
         if self.watched {
@@ -353,11 +368,12 @@ async fn fit_for_watching(clusters: &Clusters, selected: &[CollectionInfo]) -> R
     Ok(())
 }
 
-/// Refuses everything that is none.
-async fn replica_set(cluster: &Cluster) -> Result<()> {
+/// What the cluster is, where it can take part.
+async fn fit(cluster: &Cluster) -> Result<Topology> {
     let side = cluster.side();
     match cluster.topology().await? {
-        Topology::ReplicaSet => Ok(()),
+        Topology::ReplicaSet => Ok(Topology::ReplicaSet),
+        Topology::Sharded if side == Side::Target => Ok(Topology::Sharded),
         Topology::Standalone => {
             Err(Error::UnfitCluster {
                 side,
@@ -368,8 +384,8 @@ async fn replica_set(cluster: &Cluster) -> Result<()> {
         Topology::Sharded => {
             Err(Error::UnfitCluster {
                 side,
-                problem: "is sharded, which this version does not support".into(),
-                hint: "use replica sets on both sides".into(),
+                problem: "is sharded, which this version supports for the target only".into(),
+                hint: "use a replica set as the source".into(),
             })
         }
     }

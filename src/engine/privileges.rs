@@ -6,7 +6,7 @@
 use crate::{
     error::Result,
     model::{CollectionInfo, Namespace, Side},
-    mongo::Cluster,
+    mongo::{Cluster, Topology},
 };
 use bson::{Bson, Document, doc};
 use std::collections::BTreeSet;
@@ -59,6 +59,14 @@ const TARGET: [Need; 9] = [
     need("replSetGetConfig", On::Cluster, "clusterMonitor"),
 ];
 
+/// Of a sharded target, beside those of a replica set but `replSetGetConfig`, which a router has not.
+const TARGET_SHARDED: [Need; 4] = [
+    need("enableSharding", On::Databases, "clusterManager"),
+    need("splitChunk", On::Databases, "clusterManager"),
+    need("moveChunk", On::Databases, "clusterManager"),
+    need("listShards", On::Cluster, "clusterMonitor"),
+];
+
 /// For time series and for `system.js`, where such are selected. The built-in roles have them with the others (RAN on 6.0.5 and 6.0.27).
 const SOURCE_SYSTEM: [Need; 4] = [
     need("find", On::Buckets, "readAnyDatabase"),
@@ -99,12 +107,15 @@ const TARGET_ACCOUNTS: [Need; 9] = [
 ];
 
 /// What is missing for every migration. `None` where nothing is, or where the cluster runs without access control.
-pub(super) async fn missing(cluster: &Cluster) -> Result<Option<Missing>> {
-    let needs: &[Need] = match cluster.side() {
-        Side::Source => &SOURCE,
-        Side::Target => &TARGET,
+pub(super) async fn missing(cluster: &Cluster, topology: Topology) -> Result<Option<Missing>> {
+    let needs: Vec<&Need> = match (cluster.side(), topology) {
+        (Side::Source, _) => SOURCE.iter().collect(),
+        (Side::Target, Topology::Sharded) => {
+            TARGET.iter().filter(|need| need.action != "replSetGetConfig").chain(&TARGET_SHARDED).collect()
+        }
+        (Side::Target, Topology::ReplicaSet | Topology::Standalone) => TARGET.iter().collect(),
     };
-    lacking(cluster, needs.iter().collect()).await
+    lacking(cluster, needs).await
 }
 
 /// What is missing besides, for these: time series and functions are resources of their own.

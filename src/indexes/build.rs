@@ -106,8 +106,12 @@ impl<T: Target> Builder<T> {
     /// As [`Builder::run`].
     pub async fn build(&self, collection: &Arc<Collection>) -> Result<()> {
         let Ok(_place) = self.builds.acquire().await else { return Ok(()) };
-        let specs = self.wanted(collection);
+        let mut specs = self.wanted(collection);
         let Some(to) = collection.on_target() else { return Ok(()) };
+        self.leave_out(collection, &to, &mut specs).await?;
+        if specs.is_empty() {
+            return Ok(());
+        }
         tracing::info!(ns = %to.ns, indexes = specs.len(), "building indexes");
         match self.create(collection, &specs).await {
             Ok(()) => {}
@@ -122,6 +126,25 @@ impl<T: Target> Builder<T> {
             }
             Err(error) => note_failed(collection, &specs[0], &error),
         }
+        Ok(())
+    }
+
+    /// What could not become unique at the seal is told now, not then.
+    async fn leave_out(&self, collection: &Collection, to: &TargetCollection, specs: &mut Vec<IndexSpec>) -> Result<()> {
+        let mut possible = Vec::with_capacity(specs.len());
+        for spec in specs.drain(..) {
+            if !spec.is("unique") || self.target.may_be_unique(to, &spec).await? {
+                possible.push(spec);
+                continue;
+            }
+            let error = Error::Unsupported {
+                what: format!("a unique index (`{}`) whose keys do not begin with the shard key", spec.name()),
+                ns: Some(to.ns.to_string()),
+                hint: "hand over without it by `--waive-index`, or begin anew with another shard key".into(),
+            };
+            note_failed(collection, &spec, &error);
+        }
+        *specs = possible;
         Ok(())
     }
 

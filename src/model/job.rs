@@ -43,6 +43,9 @@ pub struct Fingerprint {
     pub exclude: Vec<String>,
     /// `--rename`, sorted.
     pub rename: Vec<String>,
+    /// `--shard`, sorted.
+    #[serde(default)]
+    pub shard: Vec<String>,
 }
 
 impl Fingerprint {
@@ -60,6 +63,7 @@ impl Fingerprint {
         compare("--include", &self.include, &stored.include);
         compare("--exclude", &self.exclude, &stored.exclude);
         compare("--rename", &self.rename, &stored.rename);
+        compare("--shard", &self.shard, &stored.shard);
         found
     }
 }

@@ -8,7 +8,7 @@ use mongodb::error::{ErrorKind, WriteFailure};
 
 /// Codes for which the same command may well succeed in a moment. Names as in the server's
 /// `error_codes.yml`; the driver's own list of retryable reads and writes is a part of it.
-const TRANSIENT: [(i32, Trouble); 25] = [
+const TRANSIENT: [(i32, Trouble); 31] = [
     (6, Trouble::Network),      // HostUnreachable
     (7, Trouble::Network),      // HostNotFound
     (24, Trouble::Other),       // LockTimeout
@@ -34,6 +34,12 @@ const TRANSIENT: [(i32, Trouble); 25] = [
     (12586, Trouble::Other),    // BackgroundOperationInProgressForDatabase: an index build of ours
     (12587, Trouble::Other),    // BackgroundOperationInProgressForNamespace: as above (RAN on 6.0.5, on collMod)
     (112, Trouble::Overload),   // WriteConflict
+    (46, Trouble::Other),       // LockBusy: of a router, while somebody else moves or changes a collection
+    (63, Trouble::Other),       // StaleShardVersion: of a router that does not know yet where a chunk is
+    (117, Trouble::Other),      // ConflictingOperationInProgress: as LockBusy
+    (133, Trouble::Election),   // FailedToSatisfyReadPreference: a shard without a primary (RAN on 6.0.5)
+    (249, Trouble::Other),      // StaleDbVersion: as StaleShardVersion
+    (13388, Trouble::Other),    // StaleConfig: as StaleShardVersion
 ];
 
 /// The place in the oplog is gone: ChangeStreamHistoryLost, CappedPositionLost, ChangeStreamFatalError,

@@ -110,9 +110,13 @@ pub trait Target: Clone + Send + Sync + 'static {
 
     /// The indexes of a collection; empty where it is gone.
     fn indexes(&self, ns: &Namespace) -> impl Future<Output = Result<Vec<IndexSpec>>> + Send;
+    /// Whether an index of a collection can be made unique there; over shards not every one can.
+    fn may_be_unique(&self, _to: &TargetCollection, _spec: &IndexSpec) -> impl Future<Output = Result<bool>> + Send {
+        std::future::ready(Ok(true))
+    }
     /// Builds indexes and waits for them.
     fn create_indexes(&self, of: &TargetCollection, specs: &[IndexSpec]) -> impl Future<Output = Result<()>> + Send;
-    /// Drops an index; nothing where it, or its collection, is gone.
+    /// Drops an index; nothing where it, or its collection, is gone, or where a shard key needs it.
     fn drop_index(&self, of: &TargetCollection, name: &str) -> impl Future<Output = Result<()>> + Send;
     /// How much of a collection the index builds under way have read, from 0 to 1; `None` where none is, or we may not ask.
     fn build_progress(&self, ns: &Namespace) -> impl Future<Output = Result<Option<f64>>> + Send;

@@ -23,7 +23,7 @@ pub use structure::{indexes, options};
 
 use crate::{
     error::{Error, Result},
-    model::{ClusterTime, CollectionUuid, Partition, Selection, Side, split_count},
+    model::{ClusterTime, CollectionUuid, Namespace, Partition, Selection, ShardKey, Side, split_count},
     observe::{self, Metrics},
     retry::Retry,
     source::{CollectionRef, Found, Source},
@@ -32,7 +32,7 @@ use partition::{Room, Task};
 use recheck::{Readable, Suspect};
 use report::Draft;
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::{
         Arc,
         atomic::{AtomicI64, AtomicU32, Ordering},
@@ -60,6 +60,8 @@ pub struct Settings {
     pub generations: u32,
     /// Indexes that the target may do without: see [`crate::model::index_title`].
     pub waived: Arc<[String]>,
+    /// Shard keys of the target, by the names there: it needs an index for each that the source may not have.
+    pub shard_keys: Arc<BTreeMap<Namespace, ShardKey>>,
     /// The target is not sealed yet: some options are rightly not on it.
     pub parked: bool,
     /// A migration follows the source meanwhile: a collection that is dropped is nothing unusual.
@@ -78,6 +80,7 @@ impl Settings {
             batch_documents: 1_000,
             batch_bytes: 4 << 20,
             waived: Arc::default(),
+            shard_keys: Arc::default(),
             max_kept: 100_000,
             max_listed: 1_000,
             generations: 10,

@@ -27,6 +27,13 @@ const KEYS_AT_ONCE: usize = 200;
 /// One document on one side: a digest of all its bytes, or that it is not there.
 pub(super) type Seen = Option<u128>;
 
+/// What one side holds under a key. An `_id` is unique on each shard only: it may be there twice.
+#[derive(Debug, Clone, Default)]
+struct Held {
+    doc: Option<RawDocumentBuf>,
+    twice: bool,
+}
+
 /// A mismatch under suspicion.
 #[derive(Debug)]
 pub(super) struct Suspect {
@@ -156,9 +163,9 @@ where
             for ((suspect, theirs), again) in chunk.iter_mut().zip(theirs).zip(again) {
                 let verdict = suspect.judge(first[verdicts.len()], digest(theirs), digest(again));
                 if let Verdict::Confirmed(kind) = verdict {
-                    let found = confirmed(&pair, &suspect.key, kind, again.as_ref(), theirs.as_ref());
+                    let found = confirmed(&pair, &suspect.key, kind, again, theirs);
                     // One document may be here twice, under two keys that are one to the server.
-                    if told.insert((suspect.pair, found.kind, found.id.clone(), found.detail.clone(), exact(suspect, again.as_ref()))) {
+                    if told.insert((suspect.pair, found.kind, found.id.clone(), found.detail.clone(), exact(suspect, again.doc.as_ref()))) {
                         done.differences.push(found);
                     }
                 }
@@ -183,14 +190,11 @@ fn exact(suspect: &Suspect, ours: Option<&RawDocumentBuf>) -> Vec<u8> {
     key.as_ref().unwrap_or(&suspect.key).as_raw().as_bytes().to_vec()
 }
 
-fn confirmed(
-    pair: &Readable,
-    key: &DocumentKey,
-    kind: MismatchKind,
-    ours: Option<&RawDocumentBuf>,
-    theirs: Option<&RawDocumentBuf>,
-) -> Difference {
+fn confirmed(pair: &Readable, key: &DocumentKey, kind: MismatchKind, ours: &Held, theirs: &Held) -> Difference {
+    let twice = theirs.twice;
+    let (ours, theirs) = (ours.doc.as_ref(), theirs.doc.as_ref());
     let detail = match (ours, theirs) {
+        (Some(_), Some(_)) if twice => "stands on the target twice, on two shards".into(),
         (Some(ours), Some(theirs)) => describe(ours, theirs),
         (Some(_), None) => "not on the target".into(),
         (None, _) => "not on the source".into(),
@@ -211,8 +215,8 @@ fn chunks<'a, 's>(suspects: &'s [Suspect], pairs: &'a [Option<Readable>]) -> Res
     Ok(all)
 }
 
-fn digest(doc: &Option<RawDocumentBuf>) -> Seen {
-    doc.as_ref().map(|doc| xxh3_128(doc.as_bytes()))
+fn digest(held: &Held) -> Seen {
+    held.doc.as_ref().map(|doc| xxh3_128(doc.as_bytes()) ^ u128::from(held.twice))
 }
 
 /// The documents of these keys, in their order; `None` where the collection is gone. `read_at` moves up.
@@ -223,27 +227,27 @@ async fn read<S: Source>(
     suspects: &[Suspect],
     after: ClusterTime,
     read_at: &mut ClusterTime,
-) -> Result<Option<Vec<Option<RawDocumentBuf>>>> {
+) -> Result<Option<Vec<Held>>> {
     let keys: Vec<_> = suspects.iter().map(|s| s.key.clone()).collect();
     let Found::Here(fetched) = from.fetch(of, &keys, after).await? else { return Ok(None) };
     *read_at = (*read_at).max(fetched.read_at);
-    let mut found = vec![None; keys.len()];
+    let mut found = vec![Held::default(); keys.len()];
     let mut unclaimed = false;
-    let mut by_id: HashMap<Vec<u8>, usize> = keys.iter().enumerate().map(|(at, key)| (exact_id(key), at)).collect();
+    let by_id: HashMap<Vec<u8>, usize> = keys.iter().enumerate().map(|(at, key)| (exact_id(key), at)).collect();
     for doc in fetched.documents {
         let key = super::compare::key_of(&doc)?;
-        match by_id.remove(&exact_id(&key)) {
-            Some(at) => found[at] = Some(doc),
+        match by_id.get(&exact_id(&key)) {
+            Some(&at) => found[at].twice |= found[at].doc.replace(doc).is_some(),
             None => unclaimed = true,
         }
     }
     // Where the server may take two keys of other bytes for one, it is asked for each by itself.
-    let met: HashSet<_> = keys.iter().zip(&found).filter(|(_, doc)| doc.is_some()).map(|(key, _)| key.canonical()).collect();
-    for (key, slot) in keys.iter().zip(&mut found).filter(|(_, slot)| slot.is_none()) {
+    let met: HashSet<_> = keys.iter().zip(&found).filter(|(_, held)| held.doc.is_some()).map(|(key, _)| key.canonical()).collect();
+    for (key, slot) in keys.iter().zip(&mut found).filter(|(_, slot)| slot.doc.is_none()) {
         if unclaimed || collated || met.contains(&key.canonical()) {
             let Found::Here(one) = from.fetch(of, std::slice::from_ref(key), after).await? else { return Ok(None) };
             *read_at = (*read_at).max(one.read_at);
-            *slot = one.documents.into_iter().next();
+            slot.doc = one.documents.into_iter().next();
         }
     }
     Ok(Some(found))

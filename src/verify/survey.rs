@@ -126,6 +126,9 @@ async fn compare<A: Source, B: Source>(source: &A, target: &B, pair: Pair, setti
         for side in [&mut ours, &mut theirs] {
             side.retain(|spec| !settings.waived.contains(&index_title(ns, spec.name())));
         }
+        if let Some(key) = settings.shard_keys.get(&pair.target_info.ns) {
+            theirs.retain(|spec| !key.is_supported_by(spec) || ours.iter().any(|own| own.name() == spec.name()));
+        }
         bytes.extend(ours.iter().flat_map(|spec| spec.0.as_bytes()));
         count = ours.len() as u64;
         differences.extend(structure::indexes(&pair, &ours, &theirs, settings.parked));

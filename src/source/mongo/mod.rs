@@ -5,6 +5,7 @@ mod fence;
 mod fetch;
 mod identity;
 mod large;
+mod sample;
 mod scan;
 mod stream;
 mod token;
@@ -98,6 +99,14 @@ impl MongoSource {
 
     async fn identity(&self) -> Result<Identity> {
         self.identity.get_or_try_init(|| Identity::probe(&self.cluster)).await.copied()
+    }
+
+    /// At most `size` documents at random, with these fields only, in ascending order of the fields.
+    ///
+    /// # Errors
+    /// As classified.
+    pub async fn sample(&self, of: &CollectionRef, fields: &[&str], size: u32) -> Result<Vec<bson::RawDocumentBuf>> {
+        sample::sample(&self.cluster, of, fields, size).await
     }
 
     /// The cluster beneath.

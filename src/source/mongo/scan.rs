@@ -82,7 +82,8 @@ fn find(by: Identity, of: &CollectionRef, range: &ScanRange) -> RawDocumentBuf {
     if range.natural {
         b.begin("hint").i32("$natural", 1).end();
     } else {
-        b.begin("hint").i32("_id", 1).end();
+        // A router merges what the shards give by this order; on one server it is the order of the index (RAN on 6.0.5).
+        b.begin("hint").i32("_id", 1).end().begin("sort").i32("_id", 1).end();
         if let Some(min) = &range.from {
             b.doc("min", min);
         }

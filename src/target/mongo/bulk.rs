@@ -7,7 +7,7 @@ use super::super::{ANOTHER_COLLECTION, Applied, Inserted, Statement, TargetColle
 use crate::{
     error::{Error, Result},
     model::{
-        DocumentKey, odd_at_top,
+        DocumentKey, ShardKey, odd_at_top,
         raw::{self, Builder, tag},
     },
     mongo::{Cluster, DUPLICATE_KEY, WriteError, refused_by_code},
@@ -15,14 +15,14 @@ use crate::{
 use bson::{RawDocument, RawDocumentBuf};
 
 /// The server's bounds for one command: a body of 16 MiB and a little. Kept below by a margin for what is around the statements.
-const MAX_COMMAND_BYTES: usize = 15 << 20;
+pub(super) const MAX_COMMAND_BYTES: usize = 15 << 20;
 /// Statements of one command at most. The reply lists every duplicate with its key, and a reply above 16 MiB
 /// closes the connection (RAN on 6.0.5 with 80,000).
 const MAX_STATEMENTS: usize = 10_000;
 
 /// Inserts a batch of the copy. `ordered: false` only means to go on behind a duplicate: a `mongod` works the
 /// documents of one command off in their order.
-pub(crate) async fn insert(cluster: &Cluster, to: &TargetCollection, documents: &RawDocument) -> Result<Inserted> {
+pub(crate) async fn insert(cluster: &Cluster, to: &TargetCollection, documents: &RawDocument, by: Option<&ShardKey>) -> Result<Inserted> {
     let mut total = Inserted::default();
     if !each(documents).any(odd_at_top) {
         insert_run(cluster, to, documents, &mut total).await?;
@@ -33,7 +33,7 @@ pub(crate) async fn insert(cluster: &Cluster, to: &TargetCollection, documents: 
     for doc in each(documents) {
         if odd_at_top(doc) {
             insert_run(cluster, to, &array(run.drain(..)), &mut total).await?;
-            insert_odd(cluster, to, doc, &mut total).await?;
+            insert_odd(cluster, to, doc, by, &mut total).await?;
         } else {
             run.push(doc);
         }
@@ -57,10 +57,18 @@ async fn insert_run(cluster: &Cluster, to: &TargetCollection, documents: &RawDoc
 
 /// A document that a plain insert would change: a pipeline's upsert under a filter that matches nothing, so
 /// that a document which is there already shows as a duplicate (RAN on 6.0.5).
-async fn insert_odd(cluster: &Cluster, to: &TargetCollection, doc: &RawDocument, total: &mut Inserted) -> Result<()> {
+async fn insert_odd(
+    cluster: &Cluster,
+    to: &TargetCollection,
+    doc: &RawDocument,
+    by: Option<&ShardKey>,
+    total: &mut Inserted,
+) -> Result<()> {
     let key = DocumentKey::of(doc).ok_or_else(|| Error::Bug("a document without `_id`".into()))?;
     let mut b = head("update", to, doc.as_bytes().len());
-    b.begin_array("updates").begin("0").begin("q").element(key.id()).begin_array("$nor").begin("0").end().end().end();
+    b.begin_array("updates").begin("0").begin("q");
+    aim(&mut b, &key, by.map(|by| by.values(doc)).as_deref());
+    b.begin_array("$nor").begin("0").end().end().end();
     literal(&mut b, doc);
     b.bool("upsert", true).end().end();
     let reply = cluster.write(to.ns.db(), &inserting(to), &tail(b)).await?;
@@ -93,12 +101,29 @@ async fn is_there(cluster: &Cluster, to: &TargetCollection, key: Option<Document
     Ok(reply.get("n").and_then(crate::mongo::listing::count).is_some_and(|n| n > 0))
 }
 
+/// A statement and, on a sharded collection, the values of the shard key by which the router finds its document.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Aimed<'a> {
+    pub(crate) what: Statement<'a>,
+    pub(crate) at: Option<&'a RawDocument>,
+}
+
+/// The fields of a filter: the `_id` alone, whatever else the source's document key has, and where the document is.
+fn aim(b: &mut Builder, key: &DocumentKey, at: Option<&RawDocument>) {
+    b.element(key.id());
+    for e in at.into_iter().flat_map(raw::elements).filter(|e| e.name != b"_id") {
+        if let Ok(name) = std::str::from_utf8(e.name) {
+            b.begin(name).value("$eq", e.tag, e.value).end();
+        }
+    }
+}
+
 /// Applies a batch: deletes, then inserts, then updates. That keeps the order of each key, since a deleted key
 /// has nothing else, and one with an insert or put only diffs behind it. Deletes come first for the sake of capped
 /// collections: an insert that finds no room drops the oldest document, which may be one that stays.
-pub(crate) async fn apply(cluster: &Cluster, to: &TargetCollection, statements: &[Statement<'_>]) -> Result<Applied> {
+pub(crate) async fn apply(cluster: &Cluster, to: &TargetCollection, statements: &[Aimed<'_>]) -> Result<Applied> {
     let mut applied = Applied::default();
-    let numbered = || statements.iter().enumerate();
+    let numbered = || statements.iter().map(|s| s.what).enumerate();
     let deletes: Vec<_> = numbered().filter_map(|(n, s)| matches!(s, Statement::Delete(_)).then_some(n)).collect();
     delete(cluster, to, statements, &deletes).await?;
     let plain = |doc: &RawDocument| !odd_at_top(doc);
@@ -117,13 +142,13 @@ pub(crate) async fn apply(cluster: &Cluster, to: &TargetCollection, statements: 
 async fn insert_new(
     cluster: &Cluster,
     to: &TargetCollection,
-    statements: &[Statement<'_>],
+    statements: &[Aimed<'_>],
     which: &[usize],
     applied: &mut Applied,
 ) -> Result<Vec<usize>> {
     let mut there = Vec::new();
     for chunk in chunks(statements, which) {
-        let documents = array(chunk.iter().filter_map(|&n| statements[n].document()));
+        let documents = array(chunk.iter().filter_map(|&n| statements[n].what.document()));
         let reply = cluster.write(to.ns.db(), &applying(to), &insert_command(to, &documents)).await?;
         for e in fatal(cluster, to, &reply.errors)? {
             let list = if e.code == DUPLICATE_KEY && e.of_id { &mut there } else { &mut applied.refused };
@@ -133,22 +158,19 @@ async fn insert_new(
     Ok(there)
 }
 
-async fn update(
-    cluster: &Cluster,
-    to: &TargetCollection,
-    statements: &[Statement<'_>],
-    which: &[usize],
-    applied: &mut Applied,
-) -> Result<()> {
+async fn update(cluster: &Cluster, to: &TargetCollection, statements: &[Aimed<'_>], which: &[usize], applied: &mut Applied) -> Result<()> {
     for chunk in chunks(statements, which) {
         let bytes = chunk.iter().map(|&n| statements[n].bytes()).sum();
         let mut b = head("update", to, bytes);
         b.begin_array("updates");
         for (i, &n) in chunk.iter().enumerate() {
             b.begin(&i.to_string());
-            match &statements[n] {
-                Statement::Insert(key, doc) | Statement::Put(key, doc) => {
-                    b.doc("q", key.as_raw());
+            let Aimed { what, at } = &statements[n];
+            b.begin("q");
+            aim(&mut b, what.key(), *at);
+            b.end();
+            match what {
+                Statement::Insert(_, doc) | Statement::Put(_, doc) => {
                     if odd_at_top(doc) {
                         literal(&mut b, doc);
                     } else {
@@ -156,8 +178,7 @@ async fn update(
                     }
                     b.bool("upsert", true);
                 }
-                Statement::Diff(key, diff) => {
-                    b.doc("q", key.as_raw());
+                Statement::Diff(_, diff) => {
                     b.begin_array("u").begin("0").begin("$_internalApplyOplogUpdate").doc("oplogUpdate", diff).end().end().end();
                 }
                 Statement::Delete(_) => return Err(Error::Bug("a delete among updates".into())),
@@ -173,12 +194,14 @@ async fn update(
     Ok(())
 }
 
-async fn delete(cluster: &Cluster, to: &TargetCollection, statements: &[Statement<'_>], which: &[usize]) -> Result<()> {
+async fn delete(cluster: &Cluster, to: &TargetCollection, statements: &[Aimed<'_>], which: &[usize]) -> Result<()> {
     for chunk in chunks(statements, which) {
         let mut b = head("delete", to, chunk.iter().map(|&n| statements[n].bytes()).sum());
         b.begin_array("deletes");
         for (i, &n) in chunk.iter().enumerate() {
-            b.begin(&i.to_string()).doc("q", statements[n].key().as_raw()).i32("limit", 1).end();
+            b.begin(&i.to_string()).begin("q");
+            aim(&mut b, statements[n].what.key(), statements[n].at);
+            b.end().i32("limit", 1).end();
         }
         b.end();
         let reply = cluster.write(to.ns.db(), &applying(to), &tail(b)).await?;
@@ -242,8 +265,14 @@ impl<'a> Statement<'a> {
     }
 }
 
+impl Aimed<'_> {
+    fn bytes(&self) -> usize {
+        self.what.bytes() + self.at.map_or(0, |at| 2 * at.as_bytes().len())
+    }
+}
+
 /// Splits statements so that each part fits one command.
-fn chunks<'n>(statements: &[Statement<'_>], which: &'n [usize]) -> Vec<&'n [usize]> {
+fn chunks<'n>(statements: &[Aimed<'_>], which: &'n [usize]) -> Vec<&'n [usize]> {
     let mut parts = Vec::new();
     let (mut start, mut bytes) = (0, 0);
     for (i, &n) in which.iter().enumerate() {
@@ -313,11 +342,11 @@ mod tests {
     fn large_batches_are_split_by_bytes_and_by_number() {
         let doc = rawdoc! {"_id": 1, "a": "x".repeat(4 << 20)};
         let key = DocumentKey::of(&doc).unwrap();
-        let large = vec![Statement::Put(&key, &doc); 7];
+        let large = vec![Aimed { what: Statement::Put(&key, &doc), at: None }; 7];
         let which: Vec<_> = (0..7).collect();
         let sizes: Vec<_> = chunks(&large, &which).iter().map(|c| c.len()).collect();
         assert_eq!(sizes, [3, 3, 1]);
-        let small = vec![Statement::Delete(&key); 25_000];
+        let small = vec![Aimed { what: Statement::Delete(&key), at: None }; 25_000];
         let which: Vec<_> = (0..25_000).collect();
         assert_eq!(chunks(&small, &which).iter().map(|c| c.len()).sum::<usize>(), 25_000);
     }

@@ -12,6 +12,8 @@ use bson::{Binary, Bson, Document, RawDocument, RawDocumentBuf, doc, spec::Binar
 const NAMESPACE_NOT_FOUND: i32 = 26;
 /// IndexNotFound.
 const INDEX_NOT_FOUND: i32 = 27;
+/// CannotDropShardKeyIndex: the only index of a shard key stays, whoever made it (RAN on 6.0.5).
+const LAST_OF_SHARD_KEY: i32 = 370;
 /// NamespaceExists.
 const NAMESPACE_EXISTS: i32 = 48;
 
@@ -55,10 +57,10 @@ async fn drop_named(cluster: &Cluster, ns: &Namespace, uuid: Option<CollectionUu
     or_gone(cluster.run(ns.db(), &format!("dropping `{ns}`"), &command).await.map(drop))
 }
 
-/// What is gone needs no drop.
+/// What is gone needs no drop, and what a shard key needs stays.
 fn or_gone(dropped: Result<()>) -> Result<()> {
     match dropped {
-        Err(error) if matches!(error.code(), Some(NAMESPACE_NOT_FOUND | INDEX_NOT_FOUND | ANOTHER_COLLECTION)) => Ok(()),
+        Err(error) if matches!(error.code(), Some(NAMESPACE_NOT_FOUND | INDEX_NOT_FOUND | ANOTHER_COLLECTION | LAST_OF_SHARD_KEY)) => Ok(()),
         other => other,
     }
 }

@@ -1,31 +1,91 @@
-//! The real target: a replica set through the driver.
+//! The real target: a replica set, or a sharded cluster through its router.
 
 mod bulk;
 mod ddl;
 mod probe;
+mod sharded;
 
 pub use probe::Features;
+pub use sharded::{Shard, Sharding};
 
 use super::{Applied, IndexChange, Inserted, Statement, Target, TargetCollection};
 use crate::{
     error::Result,
-    model::{CollectionInfo, CollectionUuid, IndexSpec, Namespace},
-    mongo::{Cluster, listing},
+    model::{CollectionInfo, CollectionUuid, IndexSpec, Namespace, ShardKey},
+    mongo::{Cluster, Topology, listing},
 };
 use bson::RawDocument;
-use std::time::Duration;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// A target behind the driver. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct MongoTarget {
     cluster: Cluster,
+    /// `None`: a replica set.
+    sharding: Option<Sharding>,
 }
 
 impl MongoTarget {
     /// A target.
     #[must_use]
     pub fn new(cluster: Cluster) -> Self {
-        Self { cluster }
+        Self { cluster, sharding: None }
+    }
+
+    /// The same as a sharded cluster.
+    #[must_use]
+    pub fn sharded(self, sharding: Sharding) -> Self {
+        Self { sharding: Some(sharding), ..self }
+    }
+
+    /// The same behind another policy of retries.
+    #[must_use]
+    pub fn with_cluster(&self, cluster: Cluster) -> Self {
+        Self { cluster, ..self.clone() }
+    }
+
+    /// The shards of a sharded cluster that take data.
+    ///
+    /// # Errors
+    /// As classified.
+    pub async fn shards(&self) -> Result<Vec<Shard>> {
+        sharded::shards(&self.cluster).await
+    }
+
+    /// The shard keys of all sharded collections; none on a replica set.
+    ///
+    /// # Errors
+    /// As classified.
+    pub async fn shard_keys(&self) -> Result<Arc<BTreeMap<Namespace, ShardKey>>> {
+        let sharded = self.cluster.topology().await? == Topology::Sharded;
+        Ok(if sharded { Arc::new(sharded::shard_keys(&self.cluster).await?) } else { Arc::default() })
+    }
+
+    /// Spreads databases that are not there yet over the shards, by the bytes that will come to each. Nothing on a replica set.
+    ///
+    /// # Errors
+    /// As classified.
+    pub async fn place(&self, databases: &[(String, u64)]) -> Result<()> {
+        if self.sharding.is_some() { sharded::place(&self.cluster, databases).await } else { Ok(()) }
+    }
+
+    async fn key_of(&self, to: &TargetCollection) -> Result<Option<Arc<ShardKey>>> {
+        match &self.sharding {
+            Some(sharding) => sharding.key_of(&self.cluster, to.uuid).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Distributes a collection that has just got its name, if it is to be.
+    async fn distribute(&self, ns: &Namespace) -> Result<()> {
+        let Some(sharding) = &self.sharding else { return Ok(()) };
+        if let Some(how) = sharding.wanted(ns)
+            && let Some(uuid) = self.lookup(ns).await?.and_then(|c| c.uuid)
+        {
+            sharded::shard(&self.cluster, &TargetCollection { ns: ns.clone(), uuid }, how).await?;
+        }
+        sharding.forget();
+        Ok(())
     }
 
     /// The cluster beneath.
@@ -45,16 +105,23 @@ impl MongoTarget {
 
 impl Target for MongoTarget {
     fn within(&self, deadline: Duration) -> Self {
-        Self::new(self.cluster.within(deadline))
+        self.with_cluster(self.cluster.within(deadline))
     }
     async fn insert(&self, to: &TargetCollection, documents: &RawDocument) -> Result<Inserted> {
-        bulk::insert(&self.cluster, to, documents).await
+        let by = self.key_of(to).await?;
+        bulk::insert(&self.cluster, to, documents, by.as_deref()).await
     }
     async fn clear(&self, to: &TargetCollection) -> Result<()> {
         bulk::clear(&self.cluster, to).await
     }
     async fn apply(&self, to: &TargetCollection, statements: &[Statement<'_>]) -> Result<Applied> {
-        bulk::apply(&self.cluster, to, statements).await
+        match self.key_of(to).await? {
+            Some(by) if !by.is_id() => sharded::apply(&self.cluster, to, &by, statements).await,
+            Some(_) | None => {
+                let aimed: Vec<_> = statements.iter().map(|what| bulk::Aimed { what: *what, at: None }).collect();
+                bulk::apply(&self.cluster, to, &aimed).await
+            }
+        }
     }
     async fn collections(&self) -> Result<Vec<CollectionInfo>> {
         listing::collections(&self.cluster).await
@@ -70,19 +137,24 @@ impl Target for MongoTarget {
     }
     async fn create(&self, ns: &Namespace, options: &RawDocument) -> Result<Option<CollectionUuid>> {
         ddl::create(&self.cluster, ns, options).await?;
+        self.distribute(ns).await?;
         Ok(self.lookup(ns).await?.and_then(|c| c.uuid))
     }
     async fn drop_collection(&self, ns: &Namespace, uuid: Option<CollectionUuid>) -> Result<()> {
         ddl::drop_collection(&self.cluster, ns, uuid).await
     }
     async fn rename(&self, from: &TargetCollection, to: &Namespace) -> Result<()> {
-        ddl::rename(&self.cluster, &from.ns, Some(from.uuid), to, false).await
+        ddl::rename(&self.cluster, &from.ns, Some(from.uuid), to, false).await?;
+        self.distribute(to).await
     }
     async fn modify(&self, ns: &Namespace, uuid: Option<CollectionUuid>, options: &RawDocument) -> Result<()> {
         ddl::modify(&self.cluster, ns, uuid, options).await
     }
     async fn indexes(&self, ns: &Namespace) -> Result<Vec<IndexSpec>> {
         Ok(listing::indexes(&self.cluster, ns).await?.unwrap_or_default())
+    }
+    async fn may_be_unique(&self, to: &TargetCollection, spec: &IndexSpec) -> Result<bool> {
+        Ok(self.key_of(to).await?.is_none_or(|by| by.allows_unique(spec)))
     }
     async fn create_indexes(&self, of: &TargetCollection, specs: &[IndexSpec]) -> Result<()> {
         ddl::create_indexes(&self.cluster, of, specs).await

@@ -29,7 +29,7 @@ impl Cluster {
         .await
     }
 
-    async fn existing(&self, db: &str) -> Result<Database, Failure> {
+    pub async fn existing(&self, db: &str) -> Result<Database, Failure> {
         let missing = || Failure::new(Code::NamespaceNotFound, format!("database {db} not found"));
         self.database(db).await?.ok_or_else(missing)
     }

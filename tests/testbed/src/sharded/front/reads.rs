@@ -97,6 +97,12 @@ impl Cluster {
         Ok(answer.clone())
     }
 
+    /// As the database's primary shard would do it.
+    pub async fn explain_write(&self, command: &Command) -> Answer {
+        let database = self.existing(&command.db).await?;
+        self.shard(&database.primary)?.run(command.plain()?).await
+    }
+
     /// One entry for each name, its size the sum of the shards'; `config` and `admin` are the config server's.
     pub async fn list_databases(&self, command: &Command) -> Answer {
         let mut merged: BTreeMap<String, (i64, bool)> = BTreeMap::new();

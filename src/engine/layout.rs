@@ -1,0 +1,208 @@
+//! How data is laid out on a sharded target: what `--shard` may ask for, what stands in its way, and where to split.
+
+use super::{connect::Clusters, preflight::Level};
+use crate::{
+    config::Config,
+    error::{Error, Result},
+    indexes::park,
+    model::{CollectionInfo, CollectionKind, Distribution, IndexSpec, Namespace, ShardKey, Sharded, can_be_aimed_at, collated, raw},
+    mongo::{Cluster, Topology},
+    source::{CollectionRef, Found, Source, mongo::MongoSource},
+};
+use bson::{Bson, RawDocumentBuf, doc};
+use std::collections::BTreeMap;
+
+/// Chunks of a collection for each shard: neighbours lie on different ones, and the copy reads few ranges of `_id` at a time.
+const CHUNKS_PER_SHARD: usize = 4;
+/// Sampled documents for each chunk, as for partitions.
+const SAMPLES_PER_CHUNK: usize = 20;
+
+/// Refuses what cannot be sharded as asked. `listed` is what the source has; `first`: nothing has been done yet.
+pub(super) fn refuse(config: &Config, target: Topology, listed: &[CollectionInfo], first: bool) -> Result<()> {
+    let bad = |ns: &Namespace, problem: &str, hint: &str| Error::BadConfig {
+        field: format!("--shard {ns}"),
+        problem: problem.into(),
+        hint: Some(hint.into()),
+    };
+    for ns in config.shard.keys() {
+        if target != Topology::Sharded {
+            return Err(bad(
+                ns,
+                "needs a sharded cluster as the target",
+                "leave it out, or give the `mongos` of a sharded cluster as `--target`",
+            ));
+        }
+        if ns.is_internal() || ns.is_functions() {
+            return Err(bad(ns, "is a collection of the server's own", "leave it out"));
+        }
+        let of = |c: &&CollectionInfo| config.selection.takes(&c.ns) && config.selection.target_of(&c.ns) == *ns;
+        let Some(info) = listed.iter().find(of) else {
+            if first {
+                return Err(bad(
+                    ns,
+                    "is none of the selected collections",
+                    "names are those on the target, behind `--rename`; `mongoferry check` without `--shard` lists what there is",
+                ));
+            }
+            continue;
+        };
+        let why = match info.kind {
+            CollectionKind::View => Some("a view holds no documents"),
+            CollectionKind::TimeSeries => Some("a time series cannot be sharded by mongoferry yet"),
+            CollectionKind::Collection if ns.is_buckets() => Some("a time series cannot be sharded by mongoferry yet"),
+            CollectionKind::Collection if info.is_capped() => Some("a capped collection cannot be sharded"),
+            CollectionKind::Collection if collated(&info.options) => {
+                Some("its collation makes keys equal that a shard key tells apart, so one `_id` could be on two shards")
+            }
+            CollectionKind::Collection => None,
+        };
+        if let Some(why) = why {
+            return Err(bad(ns, &format!("cannot be: {why}"), "leave it out: the collection then lies on one shard"));
+        }
+    }
+    Ok(())
+}
+
+/// What is worth knowing of the target and of the shard keys.
+pub(super) async fn look(
+    config: &Config,
+    clusters: &Clusters,
+    selected: &[CollectionInfo],
+) -> Result<Vec<(Level, String, Option<String>)>> {
+    let target = clusters.target.cluster();
+    let shards = clusters.target.shards().await?;
+    let mut found = vec![(Level::Ok, format!("the target has {} shards that take data", shards.len()), None)];
+    let status = target.run("admin", "asking for the balancer's state", &doc! {"balancerStatus": 1}).await;
+    match status {
+        Ok(reply) if reply.get_str("mode").is_ok_and(|mode| mode == "off") => found.push((
+            Level::Warning,
+            "the balancer of the target is off: chunks stay where mongoferry puts them".into(),
+            Some("switch it on behind the cutover, unless it is off for a reason: `sh.startBalancer()` in mongosh".into()),
+        )),
+        Ok(_) => found.push((Level::Ok, "the balancer of the target is on".into(), None)),
+        Err(Error::Forbidden { .. }) => {}
+        Err(error) => return Err(error),
+    }
+    for (ns, key) in &config.shard {
+        if zoned(target, ns).await? {
+            found.push((Level::Ok, format!("the target has zones for `{ns}`, and places its chunks by them"), None));
+        }
+        for index in plain_only(&clusters.source, config, ns, key, selected).await? {
+            found.push((
+                Level::Warning,
+                format!("the index `{index}` of `{ns}` cannot be unique on the target: the shard key {key} is no prefix of it"),
+                Some(format!(
+                    "choose a shard key that its keys begin with, or hand over without it: `cutover --waive-index` with `{ns}:{index}`"
+                )),
+            ));
+        }
+    }
+    Ok(found)
+}
+
+async fn zoned(target: &Cluster, ns: &Namespace) -> Result<bool> {
+    let command = doc! {"find": "tags", "filter": {"ns": ns.as_str()}, "limit": 1};
+    let reply = target.run("config", "looking for zones", &command).await?;
+    Ok(reply.get_document("cursor").and_then(|c| c.get_array("firstBatch")).is_ok_and(|batch| !batch.is_empty()))
+}
+
+/// Unique indexes of the source that cannot be unique over shards.
+async fn plain_only(
+    source: &MongoSource,
+    config: &Config,
+    ns: &Namespace,
+    key: &ShardKey,
+    selected: &[CollectionInfo],
+) -> Result<Vec<String>> {
+    let Some((_, indexes)) = of(source, config, ns, selected).await? else { return Ok(Vec::new()) };
+    let unique = indexes.iter().filter(|index| !index.is_id() && index.is("unique") && !key.allows_unique(index));
+    Ok(unique.map(|index| index.name().to_owned()).collect())
+}
+
+/// The source's collection behind a name on the target, with its indexes.
+async fn of(
+    source: &MongoSource,
+    config: &Config,
+    ns: &Namespace,
+    selected: &[CollectionInfo],
+) -> Result<Option<(CollectionRef, Vec<IndexSpec>)>> {
+    let info = selected.iter().find(|c| config.selection.target_of(&c.ns) == *ns);
+    let Some((info, uuid)) = info.and_then(|info| Some((info, info.uuid?))) else { return Ok(None) };
+    let of = CollectionRef { ns: info.ns.clone(), uuid };
+    match source.indexes(&of).await? {
+        Found::Here(indexes) => Ok(Some((of, indexes))),
+        Found::Gone => Ok(None),
+    }
+}
+
+/// How each collection of `--shard` is to be made; `split`: with a look at the source's data, for the first plan.
+pub(super) async fn sharded(config: &Config, clusters: &Clusters, split: bool) -> Result<BTreeMap<Namespace, Sharded>> {
+    let mut wanted: BTreeMap<Namespace, Sharded> = config.shard.iter().map(|(ns, key)| (ns.clone(), Sharded::by(key.clone()))).collect();
+    if !split || wanted.is_empty() {
+        return Ok(wanted);
+    }
+    let selected: Vec<_> = clusters.source.collections().await?.into_iter().filter(|c| config.selection.takes(&c.ns)).collect();
+    let chunks = clusters.target.shards().await?.len() * CHUNKS_PER_SHARD;
+    for (ns, how) in &mut wanted {
+        let Some((of, indexes)) = of(&clusters.source, config, ns, &selected).await? else { continue };
+        how.index = indexes.iter().find(|index| how.key.is_supported_by(index)).map(park);
+        if !how.key.is_hashed_first() {
+            how.bounds = bounds(&clusters.source, &of, &how.key, chunks).await?;
+        }
+    }
+    Ok(wanted)
+}
+
+/// Splits by a random sample. A field from the first hashed one on begins at its lowest value.
+async fn bounds(source: &MongoSource, of: &CollectionRef, key: &ShardKey, chunks: usize) -> Result<Vec<RawDocumentBuf>> {
+    let ranged: Vec<_> = key.distributions().iter().take_while(|(_, how)| *how == Distribution::Ranged).map(|(f, _)| f.as_str()).collect();
+    let size = u32::try_from(chunks * SAMPLES_PER_CHUNK).unwrap_or(u32::MAX);
+    let sample = source.sample(of, &ranged, size).await?;
+    let every = sample.len() / chunks.max(1);
+    if every == 0 {
+        return Ok(Vec::new());
+    }
+    let values = sample.iter().map(|doc| -> RawDocumentBuf { key.values(doc) }).skip(every).step_by(every).take(chunks - 1);
+    let mut bounds: Vec<RawDocumentBuf> =
+        values.filter(|values| can_be_aimed_at(values)).map(|values| lowest_behind(&values, ranged.len())).collect();
+    bounds.dedup();
+    Ok(bounds)
+}
+
+fn lowest_behind(values: &bson::RawDocument, ranged: usize) -> RawDocumentBuf {
+    let mut b = raw::Builder::default();
+    for (n, e) in raw::elements(values).enumerate() {
+        let name = std::str::from_utf8(e.name).unwrap_or_default();
+        if n < ranged {
+            b.element(e)
+        } else {
+            b.value(name, raw::tag::MIN_KEY, &[])
+        };
+    }
+    b.finish()
+}
+
+/// Databases of the target, with the bytes that will lie on their primary shards.
+pub(super) async fn databases(config: &Config, clusters: &Clusters) -> Result<Vec<(String, u64)>> {
+    let mut sizes: BTreeMap<String, u64> = BTreeMap::new();
+    for info in clusters.source.collections().await?.iter().filter(|c| config.selection.takes(&c.ns)) {
+        let ns = config.selection.target_of(&info.ns);
+        let size = sizes.entry(ns.db().to_owned()).or_default();
+        if let Some(uuid) = info.uuid.filter(|_| !config.shard.contains_key(&ns)) {
+            *size += clusters.source.estimate(&CollectionRef { ns: info.ns.clone(), uuid }).await?.bytes;
+        }
+    }
+    Ok(sizes.into_iter().collect())
+}
+
+/// The id that a sharded cluster got when its first shard was added.
+pub(super) async fn identity(cluster: &Cluster) -> Result<String> {
+    let reply = cluster.run("config", "asking for the id of the cluster", &doc! {"find": "version", "limit": 1}).await?;
+    let batch = reply.get_document("cursor").and_then(|c| c.get_array("firstBatch")).map(Vec::as_slice).unwrap_or_default();
+    let id = batch.first().and_then(Bson::as_document).and_then(|version| version.get_object_id("clusterId").ok());
+    id.map(bson::oid::ObjectId::to_hex).ok_or_else(|| Error::UnfitCluster {
+        side: cluster.side(),
+        problem: "does not tell the id of its cluster".into(),
+        hint: "grant `clusterMonitor`, with which `config.version` can be read".into(),
+    })
+}

@@ -1,0 +1,85 @@
+//! What is different where the target is a sharded cluster: by which key each collection is distributed, writes that name it, and
+//! the making of sharded collections.
+
+mod aim;
+mod layout;
+
+pub(crate) use aim::apply;
+pub use layout::Shard;
+pub(crate) use layout::{place, shard, shards};
+
+use crate::{
+    error::Result,
+    model::{CollectionUuid, Namespace, ShardKey, Sharded, raw},
+    mongo::{Cluster, CursorOptions, listing},
+};
+use bson::{RawDocumentBuf, rawdoc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// What is wanted and known of a sharded target. Cheap to clone; all clones know the same.
+#[derive(Debug, Clone, Default)]
+pub struct Sharding {
+    /// By the names on the target.
+    wanted: Arc<BTreeMap<Namespace, Sharded>>,
+    /// Shard keys of collections, by their identity there, as far as they were asked for; `None`: on one shard.
+    known: Arc<Mutex<HashMap<CollectionUuid, Option<Arc<ShardKey>>>>>,
+}
+
+impl Sharding {
+    /// Collections of these names are sharded when they are made.
+    #[must_use]
+    pub fn new(wanted: BTreeMap<Namespace, Sharded>) -> Self {
+        Self { wanted: Arc::new(wanted), known: Arc::default() }
+    }
+
+    /// How a collection of that name is to be distributed.
+    #[must_use]
+    pub fn wanted(&self, ns: &Namespace) -> Option<&Sharded> {
+        self.wanted.get(ns)
+    }
+
+    /// By which key a collection is distributed; `None` where it lies on one shard.
+    pub(crate) async fn key_of(&self, cluster: &Cluster, uuid: CollectionUuid) -> Result<Option<Arc<ShardKey>>> {
+        if let Some(known) = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&uuid) {
+            return Ok(known.clone());
+        }
+        let key = key_of(cluster, uuid).await?.map(Arc::new);
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(uuid, key.clone());
+        Ok(key)
+    }
+
+    /// What was known is asked for again: collections were made, renamed or sharded.
+    pub(crate) fn forget(&self) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+async fn key_of(cluster: &Cluster, uuid: CollectionUuid) -> Result<Option<ShardKey>> {
+    let uuid = bson::Binary { subtype: bson::spec::BinarySubtype::Uuid, bytes: uuid.0.to_vec() };
+    Ok(keys(cluster, rawdoc! {"uuid": uuid}).await?.into_iter().next().map(|(_, key)| key))
+}
+
+/// Those of all sharded collections.
+pub(crate) async fn shard_keys(cluster: &Cluster) -> Result<BTreeMap<Namespace, ShardKey>> {
+    Ok(keys(cluster, rawdoc! {}).await?.into_iter().collect())
+}
+
+/// From the cluster's own catalog.
+async fn keys(cluster: &Cluster, filter: RawDocumentBuf) -> Result<Vec<(Namespace, ShardKey)>> {
+    let command = rawdoc! {"find": "collections", "filter": filter, "readConcern": {"level": "majority"}};
+    let doing = "asking for shard keys";
+    let found = cluster
+        .retry()
+        .run(|| async { listing::all(cluster.open("config", doing, command.clone(), CursorOptions::default()).await?).await });
+    let found = found.await?;
+    // An unsharded collection may stand there, too, from 8.0 on.
+    let sharded = found.iter().filter(|c| raw::get(c, "unsplittable").and_then(|e| e.bool()) != Some(true));
+    let key = |c: &RawDocumentBuf| {
+        let pattern = raw::get(c, "key")?.document()?;
+        Some((Namespace::parse(raw::get(c, "_id")?.str()?)?, ShardKey::of(pattern)?))
+    };
+    Ok(sharded.filter_map(key).collect())
+}
