@@ -195,6 +195,11 @@ impl Inspected {
         }
         self.features = Some(features);
         match clusters.source.writes_blocked().await? {
+            blocked if blocked != Some(true) && clusters.source.is_sharded().await? => self.finding(
+                Level::Warning,
+                "mongoferry does not block writes of users on a sharded source: that can bring its shards to a standstill",
+                Some("stop writers yourself before `mongoferry cutover --writes-stopped`"),
+            ),
             None => self.finding(
                 Level::Warning,
                 "the source cannot block writes of users",

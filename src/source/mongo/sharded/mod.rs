@@ -53,10 +53,7 @@ use crate::{
     source::{CollectionRef, Fetched, Found},
 };
 use bson::{Binary, Bson, Document, doc, spec::BinarySubtype};
-use std::{collections::HashSet, time::Duration};
-
-/// ConflictingOperationInProgress: the write block is on its way in the other direction.
-const IN_PROGRESS: i32 = 117;
+use std::collections::HashSet;
 
 fn binary(uuid: CollectionUuid) -> Binary {
     Binary { subtype: BinarySubtype::Uuid, bytes: uuid.0.to_vec() }
@@ -122,27 +119,24 @@ pub(super) async fn placement(cluster: &Cluster, uuid: CollectionUuid) -> Result
     Ok((version, time_of(&reply)?))
 }
 
-/// Blocks writes of users on every shard. The block is made by the config server, which goes on by itself when we no longer
-/// wait for it (RAN on 6.0.5: `maxTimeMS` ends the wait alone); so behind a failure it is taken back here.
-pub(super) async fn block_writes(cluster: &Cluster, within: Duration) -> Result<()> {
-    let blocked = super::fence::block_writes(cluster, within).await;
-    if blocked.is_err() {
-        allow_writes(cluster).await?;
-    }
-    blocked
+/// We do not block writes of users on a sharded cluster. `setUserWriteBlockMode` takes each shard's global lock, waits there
+/// for transactions that are prepared, and their commits wait behind it: with a transaction over two shards under way all
+/// shards stood still for ten minutes, until they were killed. `maxTimeMS` ends our wait alone, and the config server
+/// repeats what is ended by `killOp` (RAN on 6.0.5).
+///
+/// # Errors
+/// Always.
+pub(super) fn block_writes(cluster: &Cluster) -> Result<()> {
+    Err(Error::UnfitCluster {
+        side: cluster.side(),
+        problem: "is sharded, where blocking writes can bring all shards to a standstill when transactions are under way".into(),
+        hint: "stop its writers yourself, then `mongoferry cutover --writes-stopped`".into(),
+    })
 }
 
-/// Takes the block back, on every shard, waiting for one that is on its way.
+/// Takes a block back that somebody made.
 pub(super) async fn allow_writes(cluster: &Cluster) -> Result<()> {
-    let allow = || async {
-        match super::fence::allow_writes(cluster).await {
-            Err(Error::Refused { side, doing, code: IN_PROGRESS, source }) => {
-                Err(Error::Unreachable { side, doing, why: crate::error::Trouble::Other, source })
-            }
-            other => other,
-        }
-    };
-    cluster.retry().run(allow).await
+    if writes_blocked(cluster).await? == Some(true) { super::fence::allow_writes(cluster).await } else { Ok(()) }
 }
 
 /// What the config server has noted: set once all shards block (RAN on 6.0.5).
