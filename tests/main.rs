@@ -16,6 +16,7 @@ mod life;
 mod memory;
 mod property;
 mod scenarios;
+mod sharded_source;
 mod sharded_target;
 mod support;
 mod time_series;

@@ -9,7 +9,7 @@ use crate::{
     mongo::{Cluster, Topology},
     source::{CollectionRef, Found, Source, mongo::MongoSource},
 };
-use bson::{Bson, RawDocumentBuf, doc};
+use bson::{RawDocumentBuf, doc};
 use std::collections::BTreeMap;
 
 /// Chunks of a collection for each shard: neighbours lie on different ones, and the copy reads few ranges of `_id` at a time.
@@ -193,16 +193,4 @@ pub(super) async fn databases(config: &Config, clusters: &Clusters) -> Result<Ve
         }
     }
     Ok(sizes.into_iter().collect())
-}
-
-/// The id that a sharded cluster got when its first shard was added.
-pub(super) async fn identity(cluster: &Cluster) -> Result<String> {
-    let reply = cluster.run("config", "asking for the id of the cluster", &doc! {"find": "version", "limit": 1}).await?;
-    let batch = reply.get_document("cursor").and_then(|c| c.get_array("firstBatch")).map(Vec::as_slice).unwrap_or_default();
-    let id = batch.first().and_then(Bson::as_document).and_then(|version| version.get_object_id("clusterId").ok());
-    id.map(bson::oid::ObjectId::to_hex).ok_or_else(|| Error::UnfitCluster {
-        side: cluster.side(),
-        problem: "does not tell the id of its cluster".into(),
-        hint: "grant `clusterMonitor`, with which `config.version` can be read".into(),
-    })
 }

@@ -1,6 +1,6 @@
 //! Everything that can be known before anything is written: each finding with what to do about it.
 
-use super::{board::START_DEADLINE, connect::Clusters, layout, privileges};
+use super::{board::START_DEADLINE, connect::Clusters, layout, privileges, topology};
 use crate::{
     checkpoint::{MongoStore, Record},
     config::Config,
@@ -80,6 +80,7 @@ pub async fn check(config: &Config) -> Result<CheckReport> {
     let clusters = Clusters::connect(config, &metrics, &stop, None).await?;
     let mut inspected = inspect(config, &clusters.hasty(START_DEADLINE)).await;
     if inspected.errors.is_empty() {
+        inspected.report.findings.extend(topology::look(config, &clusters).await?);
         inspected.sizes(config, &clusters).await?;
     }
     clusters.close().await;
@@ -147,11 +148,13 @@ impl Inspected {
         let seen = async {
             let topology = fit(cluster).await?;
             self.privileges(cluster, topology).await?;
-            if topology == Topology::Sharded {
+            if cluster.side() == Side::Target {
                 self.target = topology;
-                return layout::identity(cluster).await;
             }
-            identity(cluster).await
+            match topology {
+                Topology::Sharded => topology::identity(cluster).await,
+                Topology::ReplicaSet | Topology::Standalone => identity(cluster).await,
+            }
         };
         match seen.await {
             Ok(id) => Some(id),
@@ -202,6 +205,11 @@ impl Inspected {
         }
         self.features = Some(features);
         match clusters.source.writes_blocked().await? {
+            blocked if blocked != Some(true) && clusters.source.is_sharded().await? => self.finding(
+                Level::Warning,
+                "mongoferry does not block writes of users on a sharded source: that can bring its shards to a standstill",
+                Some("stop writers yourself before `mongoferry cutover --writes-stopped`"),
+            ),
             None => self.finding(
                 Level::Warning,
                 "the source cannot block writes of users",
@@ -300,6 +308,14 @@ impl Inspected {
 
     async fn oplog(&mut self, clusters: &Clusters) -> Result<()> {
         let Some(window) = clusters.source.oplog_window().await? else {
+            if clusters.source.is_sharded().await? {
+                self.finding(
+                    Level::Warning,
+                    "the shards of the source cannot all be asked directly: headroom is not watched",
+                    Some(topology::DIRECT),
+                );
+                return Ok(());
+            }
             self.finding(
                 Level::Warning,
                 "the ends of the source's oplog cannot be asked for",
@@ -372,20 +388,12 @@ async fn fit_for_watching(clusters: &Clusters, selected: &[CollectionInfo]) -> R
 async fn fit(cluster: &Cluster) -> Result<Topology> {
     let side = cluster.side();
     match cluster.topology().await? {
-        Topology::ReplicaSet => Ok(Topology::ReplicaSet),
-        Topology::Sharded if side == Side::Target => Ok(Topology::Sharded),
+        topology @ (Topology::ReplicaSet | Topology::Sharded) => Ok(topology),
         Topology::Standalone => {
             Err(Error::UnfitCluster {
                 side,
                 problem: "is a standalone server: it has no oplog, so no change streams and no majority".into(),
                 hint: "make it a replica set: restart mongod with `--replSet rs0`, then run `rs.initiate()` in mongosh, and add `replicaSet=rs0` to the connection string".into(),
-            })
-        }
-        Topology::Sharded => {
-            Err(Error::UnfitCluster {
-                side,
-                problem: "is sharded, which this version supports for the target only".into(),
-                hint: "use a replica set as the source".into(),
             })
         }
     }

@@ -24,6 +24,8 @@ enum On {
     Users,
     /// `admin.system.roles`.
     Roles,
+    /// The database `config` of a sharded cluster.
+    Config,
 }
 
 /// An action we need, and the built-in role by which it is granted.
@@ -44,6 +46,17 @@ const SOURCE: [Need; 7] = [
     need("listDatabases", On::Cluster, "readAnyDatabase"),
     need("replSetGetConfig", On::Cluster, "clusterMonitor"),
     need("serverStatus", On::Cluster, "clusterMonitor"),
+    need("appendOplogNote", On::Cluster, "backup"),
+];
+
+/// For a source that is sharded: it is told apart, and its chunks, shards and write block are seen, in its `config`. The role
+/// has it so (RAN on 6.0.5).
+const SHARDED_SOURCE: [Need; 6] = [
+    need("find", On::Databases, "readAnyDatabase"),
+    need("changeStream", On::Databases, "readAnyDatabase"),
+    need("listCollections", On::Databases, "readAnyDatabase"),
+    need("listDatabases", On::Cluster, "readAnyDatabase"),
+    need("find", On::Config, "clusterMonitor"),
     need("appendOplogNote", On::Cluster, "backup"),
 ];
 
@@ -109,7 +122,8 @@ const TARGET_ACCOUNTS: [Need; 9] = [
 /// What is missing for every migration. `None` where nothing is, or where the cluster runs without access control.
 pub(super) async fn missing(cluster: &Cluster, topology: Topology) -> Result<Option<Missing>> {
     let needs: Vec<&Need> = match (cluster.side(), topology) {
-        (Side::Source, _) => SOURCE.iter().collect(),
+        (Side::Source, Topology::Sharded) => SHARDED_SOURCE.iter().collect(),
+        (Side::Source, Topology::ReplicaSet | Topology::Standalone) => SOURCE.iter().collect(),
         (Side::Target, Topology::Sharded) => {
             TARGET.iter().filter(|need| need.action != "replSetGetConfig").chain(&TARGET_SHARDED).collect()
         }
@@ -171,6 +185,7 @@ impl Need {
             On::Functions => format!("{} on system.js", self.action),
             On::Users => format!("{} on admin.system.users", self.action),
             On::Roles => format!("{} on admin.system.roles", self.action),
+            On::Config => format!("{} on config", self.action),
         }
     }
 }
@@ -187,6 +202,7 @@ fn grants(privilege: &Document, need: &Need) -> bool {
         On::Functions => is("db", "") && is("collection", "system.js"),
         On::Users => (is("db", "") || is("db", "admin")) && is("collection", "system.users"),
         On::Roles => (is("db", "") || is("db", "admin")) && is("collection", "system.roles"),
+        On::Config => is("db", "config") && is("collection", ""),
     };
     (everything || covered) && privilege.get_array("actions").is_ok_and(|actions| actions.iter().any(|a| a.as_str() == Some(need.action)))
 }
@@ -202,6 +218,13 @@ mod tests {
         assert!(grants(&doc! {"resource": {"anyResource": true}, "actions": ["find"]}, &need));
         assert!(!grants(&doc! {"resource": {"db": "shop", "collection": ""}, "actions": ["find"]}, &need));
         assert!(!grants(&doc! {"resource": {"cluster": true}, "actions": ["find"]}, &need));
+    }
+
+    #[test]
+    fn the_servers_own_database_is_a_resource_of_its_own() {
+        let need = need("find", On::Config, "clusterMonitor");
+        assert!(!grants(&doc! {"resource": {"db": "", "collection": ""}, "actions": ["find"]}, &need));
+        assert!(grants(&doc! {"resource": {"db": "config", "collection": ""}, "actions": ["find"]}, &need));
     }
 
     #[test]

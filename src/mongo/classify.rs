@@ -8,7 +8,7 @@ use mongodb::error::{ErrorKind, WriteFailure};
 
 /// Codes for which the same command may well succeed in a moment. Names as in the server's
 /// `error_codes.yml`; the driver's own list of retryable reads and writes is a part of it.
-const TRANSIENT: [(i32, Trouble); 31] = [
+const TRANSIENT: [(i32, Trouble); 35] = [
     (6, Trouble::Network),      // HostUnreachable
     (7, Trouble::Network),      // HostNotFound
     (24, Trouble::Other),       // LockTimeout
@@ -38,7 +38,11 @@ const TRANSIENT: [(i32, Trouble); 31] = [
     (63, Trouble::Other),       // StaleShardVersion: of a router that does not know yet where a chunk is
     (117, Trouble::Other),      // ConflictingOperationInProgress: as LockBusy
     (133, Trouble::Election),   // FailedToSatisfyReadPreference: a shard without a primary (RAN on 6.0.5)
-    (249, Trouble::Other),      // StaleDbVersion: as StaleShardVersion
+    (150, Trouble::Other),      // StaleEpoch: a router that gave up following a collection
+    (239, Trouble::Other),      // SnapshotTooOld: the reader opens again at a newer time
+    (246, Trouble::Other),      // SnapshotUnavailable: as above
+    (249, Trouble::Other),      // StaleDbVersion: as StaleShardVersion, of a database
+    (250, Trouble::Other),      // StaleChunkHistory: as SnapshotTooOld, of where chunks were (RAN on 6.0.5)
     (13388, Trouble::Other),    // StaleConfig: as StaleShardVersion
 ];
 

@@ -9,14 +9,14 @@ use crate::{
     catalog::{Collection, State},
     checkpoint::Store,
     error::{Error, Result},
-    model::{Change, ChangeEvent, ClusterTime, Ddl, Write, WriteOp, repeats_a_name},
+    model::{Change, ChangeEvent, ClusterTime, CollectionUuid, Ddl, Position, Write, WriteOp, repeats_a_name},
     observe::{AppliedOp, EventOp},
     race::Reread,
     source::{EventBatch, Source},
     target::Target,
 };
 use std::sync::Arc;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
 
 /// What a document read again is counted as, in bytes, before its size is known.
@@ -29,6 +29,8 @@ pub(super) struct Router<S, T, C> {
     pub stop: CancellationToken,
     /// The newest event that went down a lane. What is read again behind it must not be older.
     pub newest: ClusterTime,
+    /// Whether the source is sharded; known once the first event comes.
+    pub sharded: bool,
 }
 
 /// Where a write goes.
@@ -36,6 +38,8 @@ enum Route {
     Lane(Arc<Collection>),
     /// Not selected, or gone: it only moves the frontier.
     Nowhere,
+    /// Of a collection that nothing was told of.
+    Unknown(CollectionUuid),
 }
 
 /// Told by a step that there is nobody left to send to: the lane's or the ledger's own error tells why.
@@ -45,6 +49,7 @@ impl<S: Source, T: Target, C: Store> Router<S, T, C> {
     /// Routes until the reader ends. Dropping the lanes' senders at the end runs the lanes dry.
     pub async fn route(mut self, mut batches: mpsc::Receiver<EventBatch>, mut rereads: mpsc::Receiver<Reread>) -> Result<()> {
         let mut seq = 0..;
+        self.sharded = self.tail.source.is_sharded().await?;
         loop {
             // Re-reads first: a batch of the copy, and so the resume point, waits for them.
             let flow = tokio::select! {
@@ -80,30 +85,7 @@ impl<S: Source, T: Target, C: Store> Router<S, T, C> {
         let Some(place) = self.tail.room.take(bytes, &self.stop).await else { return Ok(None) };
         let passed = match change {
             Change::Idle => Passed { seq, position, place },
-            Change::Write(mut write) => match self.route_of(&write, time)? {
-                Route::Nowhere => Passed { seq, position, place },
-                Route::Lane(collection) => {
-                    if collection.entry().capped {
-                        match self.tail.capped.judge(collection.uuid(), time, &write.op, collection.identity_of(&write.key)) {
-                            Verdict::News => {}
-                            Verdict::Doubtful if write.op.holds_document() => write.op = WriteOp::Reread,
-                            Verdict::Doubtful => {}
-                            Verdict::Shown => return Ok(self.ledger.send(Passed { seq, position, place }).await.ok()),
-                            Verdict::Reorders => {
-                                let Some(_alone) = self.tail.room.all(&place, &self.stop).await else { return Ok(None) };
-                                let span = ddl::Change { tail: &self.tail, stop: &self.stop, time }.fill_anew(&collection).await?;
-                                self.tail.capped.copied(collection.uuid(), span);
-                                return Ok(self.ledger.send(Passed { seq, position, place }).await.ok());
-                            }
-                        }
-                    }
-                    self.note_repeats(&collection, &write).await?;
-                    let order = collection.order_of(&write.key);
-                    self.tail.race.touch(collection.uuid(), order, time);
-                    let lane = &self.lanes[order.lane(self.lanes.len())];
-                    return Ok(lane.send(Work::Change(Parcel { seq, position, write, collection, place })).await.ok());
-                }
-            },
+            Change::Write(write) => return self.write(seq, position, write, place).await,
             Change::Ddl(change) => {
                 let Some(_alone) = self.tail.room.all(&place, &self.stop).await else { return Ok(None) };
                 self.ddl(&change, time).await?;
@@ -113,8 +95,48 @@ impl<S: Source, T: Target, C: Store> Router<S, T, C> {
         Ok(self.ledger.send(passed).await.ok())
     }
 
+    async fn write(&mut self, seq: u64, position: Position, mut write: Write, place: OwnedSemaphorePermit) -> Result<Flow> {
+        let time = position.time;
+        let collection = match self.known_route_of(&write, time, &place).await? {
+            None => return Ok(None),
+            Some(Route::Nowhere) => return Ok(self.ledger.send(Passed { seq, position, place }).await.ok()),
+            Some(Route::Unknown(_)) => {
+                return Err(Error::Bug(format!("an event of a collection that was never created (`{}`)", write.ns)));
+            }
+            Some(Route::Lane(collection)) => collection,
+        };
+        if collection.entry().capped {
+            match self.tail.capped.judge(collection.uuid(), time, &write.op, collection.identity_of(&write.key)) {
+                Verdict::News => {}
+                Verdict::Doubtful if write.op.holds_document() => write.op = WriteOp::Reread,
+                Verdict::Doubtful => {}
+                Verdict::Shown => return Ok(self.ledger.send(Passed { seq, position, place }).await.ok()),
+                Verdict::Reorders => {
+                    let Some(_alone) = self.tail.room.all(&place, &self.stop).await else { return Ok(None) };
+                    let change = ddl::Change { tail: &self.tail, stop: &self.stop, time, sharded: self.sharded };
+                    let span = change.fill_anew(&collection).await?;
+                    self.tail.capped.copied(collection.uuid(), span);
+                    return Ok(self.ledger.send(Passed { seq, position, place }).await.ok());
+                }
+            }
+        } else if self.sharded && matches!(write.op, WriteOp::Delete) {
+            // It may be told behind the insertion on another shard.
+            write.op = WriteOp::Reread;
+        }
+        self.note_repeats(&collection, &write).await?;
+        let order = collection.order_of(&write.key);
+        self.tail.race.touch(collection.uuid(), order, time);
+        let lane = &self.lanes[order.lane(self.lanes.len())];
+        Ok(lane.send(Work::Change(Parcel { seq, position, write, collection, place })).await.ok())
+    }
+
     async fn ddl(&mut self, change: &Ddl, time: ClusterTime) -> Result<()> {
-        let brought = ddl::Change { tail: &self.tail, stop: &self.stop, time }.apply(change).await?;
+        let brought = ddl::Change { tail: &self.tail, stop: &self.stop, time, sharded: self.sharded }.apply(change).await?;
+        self.brought(brought);
+        Ok(())
+    }
+
+    fn brought(&mut self, brought: Brought) {
         match brought {
             Brought::Nothing => {}
             Brought::Capped(uuid, span) => self.tail.capped.copied(uuid, span),
@@ -122,7 +144,21 @@ impl<S: Source, T: Target, C: Store> Router<S, T, C> {
         }
         self.tail.metrics.applied(AppliedOp::Ddl, 1);
         self.tail.indexes_changed.notify_one();
-        Ok(())
+    }
+
+    /// As [`Router::route_of`]. On a sharded source a collection that nothing was told of has taken another's place: it was
+    /// moved to another shard as a whole, or resharded. `None` when told to stop.
+    async fn known_route_of(&mut self, write: &Write, time: ClusterTime, place: &OwnedSemaphorePermit) -> Result<Option<Route>> {
+        let route = self.route_of(write, time)?;
+        let Route::Unknown(uuid) = route else { return Ok(Some(route)) };
+        if !self.sharded {
+            return Ok(Some(route));
+        }
+        let Some(_alone) = self.tail.room.all(place, &self.stop).await else { return Ok(None) };
+        let change = ddl::Change { tail: &self.tail, stop: &self.stop, time, sharded: true };
+        let brought = change.appeared(&write.ns, uuid).await?;
+        self.brought(brought);
+        self.route_of(write, time).map(Some)
     }
 
     /// Before a document with a repeated field name goes to the target, that is known for ever: see [`repeats_a_name`].
@@ -145,7 +181,7 @@ impl<S: Source, T: Target, C: Store> Router<S, T, C> {
             None if !self.tail.selection.takes(&write.ns) => Ok(Route::Nowhere),
             // Dropped before the collections were listed.
             None if time <= catalog.listed_until() => Ok(Route::Nowhere),
-            None => Err(Error::Bug(format!("an event of a collection that was never created (`{}`)", write.ns))),
+            None => Ok(Route::Unknown(uuid)),
         }
     }
 

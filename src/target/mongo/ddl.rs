@@ -60,7 +60,9 @@ async fn drop_named(cluster: &Cluster, ns: &Namespace, uuid: Option<CollectionUu
 /// What is gone needs no drop, and what a shard key needs stays.
 fn or_gone(dropped: Result<()>) -> Result<()> {
     match dropped {
-        Err(error) if matches!(error.code(), Some(NAMESPACE_NOT_FOUND | INDEX_NOT_FOUND | ANOTHER_COLLECTION | LAST_OF_SHARD_KEY)) => Ok(()),
+        Err(error) if matches!(error.code(), Some(NAMESPACE_NOT_FOUND | INDEX_NOT_FOUND | ANOTHER_COLLECTION | LAST_OF_SHARD_KEY)) => {
+            Ok(())
+        }
         other => other,
     }
 }
