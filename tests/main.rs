@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod cli;
+mod continuous;
 mod ddl;
 mod deploy;
 mod docs;

@@ -48,13 +48,13 @@ impl Record {
     }
 }
 
-fn put_uuid(b: &mut raw::Builder, name: &str, uuid: CollectionUuid) {
+pub(super) fn put_uuid(b: &mut raw::Builder, name: &str, uuid: CollectionUuid) {
     let mut value = vec![16, 0, 0, 0, 4];
     value.extend_from_slice(&uuid.0);
     b.value(name, tag::BINARY, &value);
 }
 
-fn uuid(doc: &RawDocument, name: &str) -> Option<CollectionUuid> {
+pub(super) fn uuid(doc: &RawDocument, name: &str) -> Option<CollectionUuid> {
     raw::get(doc, name)?.value.get(5..21)?.try_into().ok().map(CollectionUuid)
 }
 

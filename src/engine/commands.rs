@@ -1,10 +1,10 @@
 //! What operators ask: judged by one table, carried out beside the work.
 
-use super::job::Job;
+use super::{job::Job, verifier::settle};
 use crate::{
     cutover::{Cutover, Facts, Outcome, Step, gates},
-    error::{Error, Result},
-    model::{Activity, ClusterTime, Milestone, UnfinishedIndex, Verb, permits},
+    error::Result,
+    model::{Activity, Milestone, UnfinishedIndex, Verb, permits},
     observe::{Answer, Command, Handover, Request},
     source::Source,
     tasks::panicked,
@@ -92,14 +92,7 @@ impl Running {
     fn verify(&mut self, job: &Job, answer: oneshot::Sender<Answer>) {
         let (clusters, selection, board, stop) = (job.clusters.clone(), job.config.selection.clone(), job.board.clone(), self.stop.clone());
         self.tasks.spawn(async move {
-            let (progress, watched, over) = (board.progress.clone(), clusters.source.clone(), stop.clone());
-            let settle = move |time: ClusterTime| {
-                let (mut progress, watched, over) = (progress.subscribe(), watched.clone(), over.clone());
-                async move {
-                    over.run_until_cancelled(watched.structure_at(time)).await.ok_or(Error::Interrupted)?;
-                    progress.wait_for(|p| p.applied >= time).await.map(drop).map_err(|_| Error::Interrupted)
-                }
-            };
+            let settle = settle(&clusters.source, &board.progress, &stop);
             let settings = verify::Settings { parked: true, live: true, ..verify::Settings::new(clusters.retry()) };
             let report = verify::verify(&clusters.source, &clusters.reader, &selection, &settings, &board.metrics, settle, &stop).await;
             (answer, Ended::Verify(report))

@@ -1,6 +1,6 @@
 //! The work of a phase: tail, copy and index builder, started together and ended together.
 
-use super::{board::Board, connect::Clusters};
+use super::{board::Board, connect::Clusters, verifier};
 use crate::{
     capped::Transfer,
     catalog::{Collection, Entry, State, reconcile},
@@ -62,6 +62,7 @@ impl Work {
         };
         let board = &self.board;
         board.race.resume_from(start);
+        board.progress.send_modify(|p| p.applied = start);
         // Whatever an earlier run had read into the target, the source had it by now.
         let now = self.clusters.source.operation_time().await?;
         board.race.read(now);
@@ -78,6 +79,11 @@ impl Work {
         let builder = self.builder(&bells);
         tasks.spawn(self.clone().copy(builder.clone(), rereads, bells, reached, stop.clone()));
         tasks.spawn(builder.run(stop.clone()));
+        if board.parity.is_on() {
+            let prover = Arc::new(verifier::prover(&self.config, &self.clusters, &self.store, board));
+            board.known().prover = Some(prover.clone());
+            tasks.spawn(verifier::run(prover, board.clone(), stop.clone()));
+        }
         first_error(tasks, &stop).await
     }
 
@@ -174,6 +180,7 @@ impl Work {
             store: self.store.clone(),
             catalog: self.board.catalog.clone(),
             race: self.board.race.clone(),
+            parity: self.board.parity.clone(),
             selection: self.config.selection.clone(),
             metrics: self.board.metrics.clone(),
             indexes_changed: bells.indexes_changed.clone(),

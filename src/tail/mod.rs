@@ -22,6 +22,7 @@ use crate::{
     error::Result,
     model::{ClusterTime, Position, Selection, Write},
     observe::Metrics,
+    parity::Parity,
     race::{Race, Reread},
     retry::Retry,
     source::{Source, StartAt},
@@ -53,6 +54,8 @@ pub struct Tail<S, T, C> {
     pub catalog: Catalog,
     /// Where the copy is met.
     pub race: Race,
+    /// Told of what is touched.
+    pub parity: Parity,
     /// What is replicated.
     pub selection: Selection,
     /// Counters.
@@ -172,6 +175,7 @@ impl<S: Source, T: Target, C: Store> Tail<S, T, C> {
             applied,
             self.store.clone(),
             self.race.clone(),
+            self.parity.clone(),
             self.catalog.clone(),
             self.metrics.clone(),
             self.checkpoint_every,

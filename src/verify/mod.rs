@@ -8,6 +8,8 @@
 //! same on the source and on the target that had caught up with it.
 
 mod compare;
+mod continuous;
+mod pace;
 mod parallel;
 mod partition;
 mod plan;
@@ -17,6 +19,8 @@ mod structure;
 mod survey;
 
 pub use compare::MismatchKind;
+pub use continuous::{Findings, Proof, Prover};
+pub use pace::Pace;
 pub use plan::{Pair, Plan, plan};
 pub use report::{Covered, Difference, DifferenceKind, NamespaceReport, Report};
 pub use structure::{indexes, options};
@@ -64,6 +68,8 @@ pub struct Settings {
     pub parked: bool,
     /// A migration follows the source meanwhile: a collection that is dropped is nothing unusual.
     pub live: bool,
+    /// How fast.
+    pub pace: Pace,
     /// For scans that break.
     pub retry: Retry,
 }
@@ -83,6 +89,7 @@ impl Settings {
             generations: 10,
             parked: false,
             live: false,
+            pace: Pace::default(),
             retry,
         }
     }
@@ -268,7 +275,7 @@ where
     tracing::debug!(suspects = suspects.len(), "documents compared once");
     let rechecked = recheck::recheck((source, target), &readable, suspects, settings, settle, stop).await?;
     draft.covered.generations = draft.covered.generations.max(rechecked.generations);
-    draft.differences.extend(rechecked.differences);
+    draft.differences.extend(rechecked.differences.into_iter().map(|(_, found)| found));
     gone_pairs.extend(rechecked.gone);
     draft.covered.collections += (pairs.len() - gone_pairs.len()) as u64;
     Ok(gone_pairs)

@@ -19,7 +19,7 @@ use std::sync::{
     Arc,
     atomic::{AtomicI64, Ordering},
 };
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 /// One partition to be compared.
@@ -71,10 +71,14 @@ pub(super) async fn compare<A: Source, B: Source>(
     let from = task.partition.min.clone();
     let walk = Mutex::new(Walk { source, target, task, room, from, carried: None, scan: None, ahead: None, outcome, metrics });
     let retry = settings.retry.until(stop.clone());
+    let mut bytes = 0;
     while !stop.is_cancelled() {
+        let started = Instant::now();
         if retry.run(|| async { walk.lock().await.step().await }).await? {
             return Ok(walk.into_inner().outcome);
         }
+        let so_far = walk.lock().await.outcome.bytes;
+        settings.pace.rest(so_far - std::mem::replace(&mut bytes, so_far), started.elapsed(), &stop).await;
     }
     Err(Error::Interrupted)
 }

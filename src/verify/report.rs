@@ -56,7 +56,7 @@ impl From<MismatchKind> for DifferenceKind {
 }
 
 /// One difference.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Difference {
     /// On the source; of an extra collection, on the target.
     #[serde(serialize_with = "as_text")]
@@ -67,12 +67,18 @@ pub struct Difference {
     pub id: Option<String>,
     /// In words. Names fields, never values.
     pub detail: String,
+    /// The document's key, to look at it again; the target's own where a key of other bytes is the same to the server.
+    #[serde(skip)]
+    pub key: Option<DocumentKey>,
+    /// The index, or the option, that it is about.
+    #[serde(skip)]
+    pub part: Option<String>,
 }
 
 impl Difference {
     /// One that is of no single document.
     pub(super) fn of(kind: DifferenceKind, ns: &Namespace, detail: String) -> Self {
-        Self { ns: ns.clone(), kind, id: None, detail }
+        Self { ns: ns.clone(), kind, id: None, detail, key: None, part: None }
     }
 }
 

@@ -13,6 +13,7 @@ use crate::{
     error::{Error, Result},
     model::{ClusterTime, Namespace, Selection, shelf::Shelf},
     observe::Metrics,
+    parity::Parity,
     race::Race,
     retry::Retry,
     source::{
@@ -133,6 +134,7 @@ impl Sim {
             store: self.store.clone(),
             catalog: catalog.clone(),
             race: race.clone(),
+            parity: Parity::default(),
             selection: Selection::default(),
             metrics: self.metrics.clone(),
             indexes_changed: Arc::new(Notify::new()),
