@@ -1,9 +1,10 @@
 //! The verification that goes on beside the tail.
 
 mod real {
-    use crate::support::{Ferry, Pair, run};
+    use crate::support::{Pair, run};
     use bson::{Document, doc};
     use serde_json::Value;
+    use testbed::DataSet;
 
     /// Differences that persist, as text, sorted.
     fn told(status: &Value) -> Vec<String> {
@@ -112,7 +113,7 @@ mod real {
     async fn what_somebody_does_to_the_target_is_found_listed_and_mended() {
         let pair = Pair::start().await;
         fill(&pair).await;
-        let mut ferry: Ferry = pair.ferry(&["--verify-every", "1s"]);
+        let mut ferry = pair.ferry(&["--verify-every", "1s"]);
         let first = ferry.wait_for("everything to be verified", is_verified).await;
         assert_eq!((&first["verification"]["documents"], &first["verification"]["pending"]), (&707.into(), &0.into()), "{first:#}");
         assert!(first["verification"]["proved_cluster_time"].is_object(), "{first:#}");
@@ -125,7 +126,120 @@ mod real {
         assert!(metrics.contains("mongoferry_mismatches{kind=\"missing\"} 2"), "{metrics}");
         stop.cancel();
         writer.await.unwrap();
+
+        let mended = ferry.verb(&["verify", "--repair", "--output", "json"]).await.expect(0, "verify --repair").json();
+        assert_eq!(mended["repaired"]["mended"], wanted().len(), "{:#}", mended["repairs"]);
+        assert_eq!((&mended["equal"], &mended["repaired"]["came_back"]), (&true.into(), &0.into()), "{mended:#}");
+        ferry.wait_for("everything to be verified again", is_verified).await;
+
+        // Somebody does not stop. What is gone from a capped collection cannot be put back.
+        pair.on_target("v", doc! {"update": "byte", "updates": [{"q": {"_id": 50}, "u": {"b": "texT"}}]}).await;
+        pair.on_target("v", doc! {"delete": "capped", "deletes": [{"q": {"_id": 1}, "limit": 1}]}).await;
+        let back = told(&ferry.wait_for("it to be found again", |s| told(s).len() == 2).await);
+        assert!(back[0].contains("somebody else writes to the target"), "{back:#?}");
+        let repair = ferry.verb(&["verify", "--repair"]).await.expect(1, "a difference is left");
+        assert!(repair.stdout.contains("mended 1 of 2") && repair.stdout.contains("it had come back"), "{repair:?}");
+        assert!(repair.stdout.contains("keeps the order of insertion"), "{repair:?}");
+        pair.on_source("v", doc! {"drop": "capped"}).await;
+        ferry.wait_until_caught_up(&pair.from).await;
+        ferry.verb(&["verify"]).await.expect(0, "verify");
+        let cut = ferry.cutover_and_end().await;
+        assert!(cut.stdout.contains("documents are proved equal"), "{cut:?}");
+        pair.assert_equal().await;
+        pair.end().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_cutover_proves_what_was_touched_until_the_fence() {
+        let pair = Pair::start().await;
+        fill(&pair).await;
+        let mut ferry = pair.ferry(&[]);
+        ferry.wait_for("everything to be verified", is_verified).await;
+
+        // The tail does not see what somebody does to a document, but the next change of it has it looked at.
+        pair.on_target("v", doc! {"update": "calm", "updates": [{"q": {"_id": 7}, "u": {"$set": {"b": "texT"}}}]}).await;
+        let touch = |n: i32| doc! {"update": "calm", "updates": [{"q": {"_id": n}, "u": {"$set": {"touched": n}}}]};
+        pair.on_source("v", touch(7)).await;
+        let found = ferry.wait_for("the difference", |s| !told(s).is_empty()).await;
+        assert_eq!(told(&found), ["v.calm different 7 value of `b` differs"]);
+        ferry.verb(&["cutover", "--yes"]).await.expect(1, "with a difference");
+        ferry.verb(&["cutover", "--yes", "--accept-unproved-documents"]).await.expect(1, "a known difference is not accepted");
+        pair.on_target("v", doc! {"update": "calm", "updates": [{"q": {"_id": 7}, "u": {"$set": {"b": "text"}}}]}).await;
+        ferry.wait_for("it to be gone", is_verified).await;
+
+        // Written to until it is fenced.
+        let writer = pair.from.clone();
+        let writes = tokio::spawn(async move {
+            let mut written = 0;
+            for n in 0_i32.. {
+                let command = doc! {"update": "calm", "updates": [{"q": {"_id": n % 100}, "u": {"$set": {"n": n}}}]};
+                match writer.database("v").run_command(command).await {
+                    Ok(reply) if !reply.contains_key("writeErrors") => written += 1,
+                    _ => break,
+                }
+            }
+            written
+        });
+        let cut = ferry.cutover(&["--output", "json"]).await.expect(0, "cutover").json();
+        let proof = &cut["details"]["proof"];
+        assert_eq!((&proof["complete"], &proof["documents"]), (&true.into(), &707.into()), "{cut:#}");
+        assert!(proof["seconds"].is_number() && cut["message"].as_str().unwrap().contains("proved equal"), "{cut:#}");
+        assert!(writes.await.unwrap() > 0);
+        assert_eq!(ferry.wait_exit().await, 0);
+        pair.assert_equal().await;
+        pair.end().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_kill_in_the_middle_costs_only_what_was_touched() {
+        let pair = Pair::start().await;
+        let set = DataSet { documents: 12_000, approx_bytes: 1_000, ..DataSet::default() };
+        let filled = testbed::fill(&pair.from, set).await.unwrap();
+        let mut ferry = pair.ferry(&["--partition-size", "1MiB", "--verify-rate", "1MiB"]);
+        let proved = |status: &Value| {
+            let all = status["verification"]["collections"].as_array().cloned().unwrap_or_default();
+            all.iter().map(|c| c["partitions_proved"].as_u64().unwrap()).sum::<u64>()
+        };
+        let before = ferry.wait_for("some partitions to be proved", |s| proved(s) >= 4).await;
+        assert_eq!(before["verification"]["state"], "pending", "{:#}", before["verification"]);
+        let gate = before["gates"].as_array().unwrap().iter().find(|g| g["name"] == "parity").unwrap().clone();
+        assert_eq!(gate["open"], false, "{gate}");
         ferry.kill_9();
+        ferry.restart_with(&["--partition-size", "1MiB"]);
+        let after = ferry.wait_for("everything to be verified", is_verified).await;
+        assert_eq!(after["verification"]["documents"], filled.documents, "{:#}", after["verification"]);
+        let metrics = ferry.metrics().await;
+        let line = metrics.lines().find(|l| l.starts_with("mongoferry_verified_documents_total ")).unwrap();
+        let compared: u64 = line.rsplit(' ').next().unwrap().parse().unwrap();
+        assert!(compared + 2_000 < filled.documents, "{compared} of {} were compared again", filled.documents);
+
+        // What was written while nobody noted it makes every proof void.
+        ferry.kill_9();
+        ferry.restart_with(&["--verify-continuous", "off"]);
+        let off = ferry.wait_until_ready().await;
+        assert_eq!(off["verification"]["state"], "off");
+        pair.on_source("later", doc! {"insert": "late", "documents": [{"_id": 1}]}).await;
+        ferry.wait_until_caught_up(&pair.from).await;
+        ferry.kill_9();
+        ferry.restart_with(&[]);
+        let anew = ferry.wait_for("everything to be verified", is_verified).await;
+        assert_eq!(anew["verification"]["documents"], filled.documents + 1, "{:#}", anew["verification"]);
+        let log = ferry.log();
+        let last = log.lines().rfind(|line| line.contains("partitions to be verified")).unwrap();
+        assert!(!last.contains("unproved=0"), "{last}");
+        let cut = ferry.cutover_and_end().await;
+        assert!(cut.stdout.contains("proved equal"), "{cut:?}");
+        pair.assert_equal().await;
+        pair.end().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn without_verification_the_cutover_says_so() {
+        let pair = Pair::start().await;
+        fill(&pair).await;
+        let mut ferry = pair.ferry(&["--verify-continuous", "off"]);
+        let cut = ferry.cutover_and_end().await;
+        assert!(cut.stdout.contains("NOT all documents are proved equal: verification is off"), "{cut:?}");
         pair.end().await;
     }
 }

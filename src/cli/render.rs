@@ -111,6 +111,7 @@ fn facts(s: &Status) -> Vec<(&'static str, String)> {
         rows.push(("cutover", cutover.step.clone()));
         rows.extend(cutover.fence.map(|fence| ("fence", fence.to_string())));
         rows.extend(cutover.writes_blocked_seconds.map(|blocked| ("writes blocked", seconds(blocked))));
+        rows.extend(cutover.proof.clone().map(|proof| ("proof", proof)));
         rows.extend(cutover.last_failure.clone().map(|failure| ("last failure", failure)));
     }
     rows
@@ -150,6 +151,7 @@ pub(super) fn run_summary(s: &Status, paint: Paint) -> String {
     if let Some(cutover) = &s.cutover {
         rows.extend(cutover.fence.map(|fence| ("fence", fence.to_string())));
         rows.extend(cutover.writes_blocked_seconds.map(|blocked| ("writes blocked", human::seconds(blocked))));
+        rows.extend(cutover.proof.clone().map(|proof| ("proof", proof)));
     }
     let rows: String = rows.into_iter().map(|(name, fact)| format!("  {name:<14}  {fact}\n")).collect();
     format!("{}\n{rows}\n{}", paint.bold(&s.phase.replace('_', " ")), next::lines(&next::after_status(s)))

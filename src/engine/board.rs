@@ -1,6 +1,6 @@
 //! What is known of the running migration, in one place, and the snapshot made of it.
 
-use super::verifier::MongoProver;
+use super::{repair::Hands, verifier::MongoProver};
 use crate::{
     catalog::{Catalog, State},
     copy::Counts,
@@ -36,6 +36,8 @@ pub(super) struct Known {
     pub room: Option<Room>,
     /// Of the latest start, where verification is on.
     pub prover: Option<Arc<MongoProver>>,
+    /// Of the latest start, for repairs.
+    pub hands: Option<Hands>,
     /// Differences of the last verification.
     pub differences: Option<u64>,
     pub cutover: CutoverStatus,

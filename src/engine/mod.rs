@@ -3,11 +3,13 @@
 mod board;
 mod commands;
 mod connect;
+mod examine;
 mod job;
 mod lease;
 mod open;
 mod preflight;
 mod privileges;
+mod repair;
 mod sample;
 mod verifier;
 mod work;
@@ -17,7 +19,7 @@ pub use preflight::{CheckReport, Finding, Level, check};
 use crate::{
     config::Config,
     error::{Error, Result},
-    model::{Selection, Status},
+    model::Status,
     observe::{Endpoint, Metrics, serve},
     verify,
 };
@@ -66,22 +68,24 @@ pub async fn run(config: Config, status: watch::Sender<Status>, stop: Cancellati
 ///
 /// # Errors
 /// As classified; a reading cut short is an error and no verdict.
-pub async fn verify_clusters(config: &Config) -> Result<serde_json::Value> {
+pub async fn verify_clusters(config: &Config, ignore_field_order: bool) -> Result<serde_json::Value> {
     let (metrics, stop) = (Arc::new(Metrics::new()), CancellationToken::new());
     let clusters = connect::Clusters::connect(config, &metrics, &stop).await?;
-    let report = compare_alone(&clusters, &config.selection, &metrics, &stop).await;
+    let report = compare_alone(&clusters, config, ignore_field_order, &metrics, &stop).await;
     clusters.close().await;
     serde_json::to_value(report?).map_err(|e| Error::Bug(format!("a report is no JSON: {e}")))
 }
 
 async fn compare_alone(
     clusters: &connect::Clusters,
-    selection: &Selection,
+    config: &Config,
+    ignore_field_order: bool,
     metrics: &Arc<Metrics>,
     stop: &CancellationToken,
 ) -> Result<verify::Report> {
-    let settings = verify::Settings::new(clusters.retry());
+    let pace = verify::Pace::new(config.verify.rate);
+    let settings = verify::Settings { ignore_field_order, pace, ..verify::Settings::new(clusters.retry()) };
     // Nothing to wait for but the writers of either side.
     let settle = verify::growing_pause(Duration::from_millis(200));
-    verify::verify(&clusters.source, &clusters.reader, selection, &settings, metrics, settle, stop).await
+    verify::verify(&clusters.source, &clusters.reader, &config.selection, &settings, metrics, settle, stop).await
 }

@@ -164,6 +164,7 @@ impl Opening<'_> {
             window: None,
             room: None,
             prover: None,
+            hands: None,
             differences: None,
             cutover: CutoverStatus::default(),
             step: None,

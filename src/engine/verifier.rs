@@ -103,6 +103,7 @@ pub(super) fn prover(config: &Config, clusters: &Clusters, store: &MongoStore, b
         settings: verify::Settings {
             workers: WORKERS,
             max_kept: 20_000,
+            partition_bytes: config.copy.partition_bytes,
             parked: true,
             live: true,
             pace: Pace::new(config.verify.rate),

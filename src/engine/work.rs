@@ -1,6 +1,6 @@
 //! The work of a phase: tail, copy and index builder, started together and ended together.
 
-use super::{board::Board, connect::Clusters, verifier};
+use super::{board::Board, connect::Clusters, repair::Hands, verifier};
 use crate::{
     capped::Transfer,
     catalog::{Collection, Entry, State, reconcile},
@@ -77,6 +77,7 @@ impl Work {
         let mut tasks: JoinSet<Result<()>> = JoinSet::new();
         tasks.spawn(self.tail(&bells, capped_read_at).run(from, asked, board.progress.clone(), stop.clone()));
         let builder = self.builder(&bells);
+        board.known().hands = Some(Hands { rereads: rereads.clone(), indexes_changed: bells.indexes_changed.clone() });
         tasks.spawn(self.clone().copy(builder.clone(), rereads, bells, reached, stop.clone()));
         tasks.spawn(builder.run(stop.clone()));
         if board.parity.is_on() {

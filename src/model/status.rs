@@ -104,6 +104,8 @@ pub struct CutoverStatus {
     pub fence: Option<ClusterTime>,
     /// Seconds for which writes to the source were blocked by us.
     pub writes_blocked_seconds: Option<f64>,
+    /// What was proved equal behind the fence, in words.
+    pub proof: Option<String>,
     /// How the last attempt failed.
     pub last_failure: Option<String>,
 }

@@ -5,7 +5,7 @@
 
 use super::{
     Settings,
-    compare::{MismatchKind, describe},
+    compare::{Digest, MismatchKind, describe},
     gone,
     report::{Difference, DifferenceKind, id_text},
 };
@@ -17,7 +17,6 @@ use crate::{
 use std::collections::{BTreeSet, HashMap, HashSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use xxhash_rust::xxh3::xxh3_128;
 
 /// Confirmed when found so many times in a row with an unchanged source.
 const STRIKES: u32 = 2;
@@ -85,6 +84,8 @@ pub(super) struct Readable {
     pub(super) target: CollectionRef,
     pub(super) batch_documents: u32,
     pub(super) collated: bool,
+    /// By which its documents are compared.
+    pub(super) digest: Digest,
 }
 
 /// What the recheck found.
@@ -128,7 +129,7 @@ where
                 return Err(Error::Interrupted);
             }
             let keys: Vec<_> = chunk.iter().map(|s| &s.key).collect();
-            match read(source, &pair.source, pair.collated, &keys, read_at, &mut read_at).await? {
+            match read(source, &pair.source, (pair.collated, pair.digest), &keys, read_at, &mut read_at).await? {
                 Some(seen) => first.extend(seen),
                 None => {
                     gone(settings, Side::Source, &pair.source)?;
@@ -193,12 +194,16 @@ async fn look_again<A: Source, B: Source>(
 ) -> Result<Option<Vec<Verdict>>> {
     let mut nowhere = ClusterTime::default();
     let keys: Vec<_> = chunk.iter().map(|s| &s.key).collect();
-    let Some(theirs) = read(target, &pair.target, pair.collated, &keys, target_time, &mut nowhere).await? else { return Ok(None) };
+    let Some(theirs) = read(target, &pair.target, (pair.collated, pair.digest), &keys, target_time, &mut nowhere).await? else {
+        return Ok(None);
+    };
     let other: Vec<usize> = (0..keys.len()).filter(|n| theirs[*n] != first[*n]).collect();
     let mut again = first.to_vec();
     if !other.is_empty() {
         let keys: Vec<_> = other.iter().map(|n| keys[*n]).collect();
-        let Some(seen) = read(source, &pair.source, pair.collated, &keys, source_time, &mut nowhere).await? else { return Ok(None) };
+        let Some(seen) = read(source, &pair.source, (pair.collated, pair.digest), &keys, source_time, &mut nowhere).await? else {
+            return Ok(None);
+        };
         other.iter().zip(seen).for_each(|(n, seen)| again[*n] = seen);
     }
     let verdicts = chunk.iter_mut().enumerate().map(|(n, suspect)| suspect.judge(first[n], theirs[n], again[n]));
@@ -253,7 +258,7 @@ fn chunks<'a, 's>(suspects: &'s [Suspect], pairs: &'a [Option<Readable>]) -> Res
 async fn read<S: Source>(
     from: &S,
     of: &CollectionRef,
-    collated: bool,
+    (collated, digest): (bool, Digest),
     keys: &[&DocumentKey],
     after: ClusterTime,
     read_at: &mut ClusterTime,
@@ -262,7 +267,7 @@ async fn read<S: Source>(
     while !rest.is_empty() {
         let (now, later) = rest.split_at(at_once.min(rest.len()));
         rest = later;
-        let Some((seen, bytes)) = read_some(from, of, collated, now, after, read_at).await? else { return Ok(None) };
+        let Some((seen, bytes)) = read_some(from, of, (collated, digest), now, after, read_at).await? else { return Ok(None) };
         all.extend(seen);
         at_once = if bytes > LARGE_ANSWER { 1 } else { (at_once * 2).min(KEYS_AT_ONCE) };
     }
@@ -273,7 +278,7 @@ async fn read<S: Source>(
 async fn read_some<S: Source>(
     from: &S,
     of: &CollectionRef,
-    collated: bool,
+    (collated, digest): (bool, Digest),
     keys: &[&DocumentKey],
     after: ClusterTime,
     read_at: &mut ClusterTime,
@@ -288,7 +293,7 @@ async fn read_some<S: Source>(
         bytes += doc.as_bytes().len();
         let key = super::compare::key_of(&doc)?;
         match by_id.remove(&exact_id(&key)) {
-            Some(at) => found[at] = Some(xxh3_128(doc.as_bytes())),
+            Some(at) => found[at] = Some(digest(&doc)),
             None => unclaimed = true,
         }
     }
@@ -298,7 +303,7 @@ async fn read_some<S: Source>(
         if unclaimed || collated || met.contains(&key.canonical()) {
             let Found::Here(one) = from.fetch(of, std::slice::from_ref(key), after).await? else { return Ok(None) };
             *read_at = (*read_at).max(one.read_at);
-            *slot = one.documents.first().map(|doc| xxh3_128(doc.as_bytes()));
+            *slot = one.documents.first().map(|doc| digest(doc));
         }
     }
     Ok(Some((found, bytes)))

@@ -112,6 +112,8 @@ pub struct Covered {
     pub generations: u32,
     /// Whether documents were compared (or, before a seal, counted only).
     pub documents: bool,
+    /// Whether documents whose fields are in another order count as different.
+    pub field_order: bool,
     /// Whether options that the target gets at the seal were excused.
     pub parked: bool,
 }

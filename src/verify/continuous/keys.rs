@@ -21,6 +21,9 @@ impl<A: Source, B: Source, C: Store> Prover<A, B, C> {
         F: Fn(ClusterTime) -> Fut,
         Fut: Future<Output = Result<()>> + Send,
     {
+        let is_here = |uuid: CollectionUuid| self.catalog.find(uuid).is_some_and(|c| readable(&c).is_some());
+        known.found.retain(|(uuid, _), _| is_here(*uuid));
+        known.overflow.retain(|range, _| is_here(range.collection));
         let taken = self.parity.take(round.applied);
         let mut by_collection: BTreeMap<CollectionUuid, Vec<DocumentKey>> = BTreeMap::new();
         if found_too {
@@ -78,13 +81,14 @@ impl<A: Source, B: Source, C: Store> Prover<A, B, C> {
             known.found.retain(|(of, _), _| of != uuid);
         }
         let mut left = Vec::new();
-        for (pair, difference) in rechecked.differences {
+        for (pair, mut difference) in rechecked.differences {
             let (uuid, Some(key)) = (pairs[pair].0, difference.key.clone()) else { continue };
             if difference.kind == DifferenceKind::Unsettled {
                 left.push((uuid, key));
                 continue;
             }
             tracing::warn!(ns = %difference.ns, kind = difference.kind.label(), "source and target differ in a document");
+            self.findings.mended.tell(&mut difference);
             known.found.insert((uuid, name_of(&key)), difference);
         }
         Ok(left)

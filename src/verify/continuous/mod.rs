@@ -13,7 +13,8 @@ mod structure;
 pub use proof::Proof;
 
 use super::{
-    Settings,
+    Mended, Settings,
+    compare::digest_of,
     recheck::Readable,
     report::{Difference, DifferenceKind},
 };
@@ -28,7 +29,10 @@ use crate::{
 };
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 use tokio::time::Instant;
@@ -43,7 +47,25 @@ const STRUCTURE_EVERY: Duration = Duration::from_secs(30);
 
 /// What is found, by key; survives the verifier. Cheap to clone; all clones are one.
 #[derive(Debug, Clone, Default)]
-pub struct Findings(Arc<tokio::sync::Mutex<Known>>);
+pub struct Findings {
+    known: Arc<tokio::sync::Mutex<Known>>,
+    /// Differences and structure are to be looked at at once.
+    look: Arc<AtomicBool>,
+    mended: Mended,
+}
+
+impl Findings {
+    /// What was mended.
+    #[must_use]
+    pub fn mended(&self) -> Mended {
+        self.mended.clone()
+    }
+
+    /// Has differences and structure looked at again at once.
+    pub fn look_again(&self) {
+        self.look.store(true, Ordering::Relaxed);
+    }
+}
 
 #[derive(Debug, Default)]
 struct Known {
@@ -110,7 +132,10 @@ impl<A: Source, B: Source, C: Store> Prover<A, B, C> {
         F: Fn(ClusterTime) -> Fut + Sync,
         Fut: Future<Output = Result<()>> + Send,
     {
-        let known = &mut *self.findings.0.lock().await;
+        let known = &mut *self.findings.known.lock().await;
+        if self.findings.look.swap(false, Ordering::Relaxed) {
+            (known.keys_at, known.found_at, known.structure_at) = (None, None, None);
+        }
         let stop = stop.child_token();
         *self.round.lock().unwrap_or_else(PoisonError::into_inner) = stop.clone();
         self.parity.abandon();
@@ -192,6 +217,7 @@ fn readable(collection: &Collection) -> Option<Readable> {
         target: CollectionRef { ns: entry.target.clone(), uuid: entry.target_uuid? },
         batch_documents: u32::MAX,
         collated: crate::model::collated(&entry.options),
+        digest: digest_of(false),
     })
 }
 

@@ -23,6 +23,8 @@ pub struct Proof {
     pub complete: bool,
     /// Why not, or what was found to differ.
     pub missing: Option<String>,
+    /// Whether documents were found to differ.
+    pub differs: bool,
     /// Documents proved equal, in all.
     pub documents: u64,
     /// Documents that were looked at for it by themselves, since they were touched.
@@ -50,7 +52,7 @@ impl<A: Source, B: Source, C: Store> Prover<A, B, C> {
         let started = Instant::now();
         let known = &mut *loop {
             self.round.lock().unwrap_or_else(PoisonError::into_inner).cancel();
-            if let Ok(known) = tokio::time::timeout(Duration::from_millis(20), self.findings.0.lock()).await {
+            if let Ok(known) = tokio::time::timeout(Duration::from_millis(20), self.findings.known.lock()).await {
                 break known;
             }
         };
@@ -87,6 +89,7 @@ impl<A: Source, B: Source, C: Store> Prover<A, B, C> {
             (0, stale) => Some(format!("{stale} collections did not come to rest")),
             (pending, _) => Some(format!("{pending} collections are not compared")),
         };
+        proof.differs = !known.found.is_empty() || !known.overflow.is_empty();
         proof.complete = proof.missing.is_none();
         proof.seconds = started.elapsed().as_secs_f64();
         Ok(proof)

@@ -33,7 +33,8 @@ impl<A: Source, B: Source, C: Store> Prover<A, B, C> {
         let unfinished = unfinished();
         let is_built = |d: &Difference| d.part.as_ref().is_none_or(|name| !unfinished.contains(&index_title(d.ns.as_str(), name)));
         known.structure = found.differences.into_iter().map(|(d, _)| d).filter(is_built).collect();
-        for d in &known.structure {
+        for d in &mut known.structure {
+            self.findings.mended.tell(d);
             tracing::warn!(ns = %d.ns, kind = d.kind.label(), detail = d.detail, "source and target differ in structure");
         }
         (known.structure_at, known.structure_took) = (Some(Instant::now()), started.elapsed());
