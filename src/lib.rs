@@ -19,7 +19,7 @@
 //!   every task has an owner.
 //! - [`config`]: what the operator chose. [`cli`]: the verbs. [`observe`]: metrics, logs, the endpoint.
 //! - [`mongo`]: the driver's threshold. [`source`] and [`target`]: the ports to both clusters.
-//! - [`catalog`]: which collections there are, by UUID. [`race`]: where copy and tail meet.
+//! - [`catalog`]: which collections there are, by UUID. [`race`]: where copy and tail meet. [`parity`]: what is proved equal.
 //! - [`checkpoint`]: what survives a crash.
 //! - [`capped`]: collections that keep the order of insertion, copied whole.
 //! - [`accounts`]: users and roles, which no change stream shows.
@@ -39,6 +39,7 @@ pub mod indexes;
 pub mod model;
 pub mod mongo;
 pub mod observe;
+pub mod parity;
 pub mod race;
 pub mod retry;
 pub mod source;

@@ -5,6 +5,7 @@
 mod bad_input;
 mod capped;
 mod cli;
+mod continuous;
 mod control;
 mod ddl;
 mod deploy;

@@ -3,13 +3,14 @@
 //! Looks after what it is told: a resume point that moves back, or a partition that loses progress, is a bug.
 
 use super::{
-    Store,
+    SavedParity, Store,
     record::{from_entry, from_partition, to_entry, to_partition},
 };
 use crate::{
     catalog::{Entry, State},
     error::{Error, Result},
-    model::{Activity, CollectionUuid, Partition, PartitionId, Phase, Position, Side, shelf::Place},
+    model::{Activity, ClusterTime, CollectionUuid, Partition, PartitionId, Phase, Position, Side, shelf::Place},
+    parity::Marks,
 };
 use bson::RawDocumentBuf;
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -35,6 +36,9 @@ struct Saved {
     resume: Option<Position>,
     entries: BTreeMap<CollectionUuid, RawDocumentBuf>,
     partitions: BTreeMap<PartitionId, RawDocumentBuf>,
+    ranges: BTreeMap<PartitionId, Partition>,
+    marks: BTreeMap<CollectionUuid, Marks>,
+    marked_until: Option<ClusterTime>,
     rng: StdRng,
     faults: StoreFaults,
 }
@@ -49,7 +53,9 @@ impl MemoryStore {
     pub fn new(seed: u64) -> Self {
         let (entries, partitions) = (BTreeMap::new(), BTreeMap::new());
         let rng = StdRng::seed_from_u64(seed);
-        Self(Arc::new(Mutex::new(Saved { phase: None, resume: None, entries, partitions, rng, faults: StoreFaults::default() })))
+        let (ranges, marks, faults) = (BTreeMap::new(), BTreeMap::new(), StoreFaults::default());
+        let saved = Saved { phase: None, resume: None, entries, partitions, ranges, marks, marked_until: None, rng, faults };
+        Self(Arc::new(Mutex::new(saved)))
     }
 
     fn with<R>(&self, f: impl FnOnce(&mut Saved) -> R) -> R {
@@ -143,6 +149,8 @@ impl Store for MemoryStore {
             let dropped = |saved: &RawDocumentBuf| to_entry(saved).is_none_or(|entry| entry.state == State::Dropped);
             s.entries.retain(|uuid, saved| !collections.contains(uuid) || !dropped(saved));
             s.partitions.retain(|id, _| !collections.contains(&id.collection));
+            s.ranges.retain(|id, _| !collections.contains(&id.collection));
+            s.marks.retain(|uuid, _| !collections.contains(uuid));
             Ok(())
         })
         .await
@@ -170,5 +178,30 @@ impl Store for MemoryStore {
     async fn partitions(&self) -> Result<Vec<Partition>> {
         let unreadable = || Error::Bug("a saved partition cannot be read".into());
         self.with(|s| s.partitions.values().map(|p| to_partition(p).ok_or_else(unreadable)).collect())
+    }
+
+    async fn save_marks(&self, marks: &[Marks], time: ClusterTime) -> Result<()> {
+        self.save(|s| {
+            s.marks.extend(marks.iter().map(|m| (m.collection, m.clone())));
+            s.marked_until = Some(time);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn save_ranges(&self, ranges: &[Partition]) -> Result<()> {
+        self.save(|s| {
+            s.ranges.extend(ranges.iter().map(|r| (r.id, r.clone())));
+            Ok(())
+        })
+        .await
+    }
+
+    async fn parity(&self) -> Result<SavedParity> {
+        Ok(self.with(|s| SavedParity {
+            ranges: s.ranges.values().cloned().collect(),
+            marks: s.marks.values().cloned().collect(),
+            time: s.marked_until,
+        }))
     }
 }

@@ -5,6 +5,7 @@ mod frontier;
 mod lease;
 mod memory;
 mod mongo;
+mod parity;
 mod record;
 
 pub use frontier::Frontier;
@@ -16,8 +17,20 @@ pub use record::{FORMAT, Record};
 use crate::{
     catalog::Entry,
     error::Result,
-    model::{Activity, CollectionUuid, Partition, Phase, Position},
+    model::{Activity, ClusterTime, CollectionUuid, Partition, Phase, Position},
+    parity::Marks,
 };
+
+/// What was saved of parity.
+#[derive(Debug, Default)]
+pub struct SavedParity {
+    /// In which collections are verified.
+    pub ranges: Vec<Partition>,
+    /// Which of them were touched.
+    pub marks: Vec<Marks>,
+    /// The source time up to which all touches are in the marks.
+    pub time: Option<ClusterTime>,
+}
 
 /// Where checkpoints are kept. Every call fails with [`crate::error::Error::LeaseLost`] once another process has taken over.
 pub trait Store: Clone + Send + Sync + 'static {
@@ -37,4 +50,10 @@ pub trait Store: Clone + Send + Sync + 'static {
     fn entries(&self) -> impl Future<Output = Result<Vec<Entry>>> + Send;
     /// All partitions.
     fn partitions(&self) -> impl Future<Output = Result<Vec<Partition>>> + Send;
+    /// Saves which ranges were touched since they were proved equal; all touches up to `time` are in the marks then.
+    fn save_marks(&self, marks: &[Marks], time: ClusterTime) -> impl Future<Output = Result<()>> + Send;
+    /// Saves ranges in which collections are verified; those that are `done` are proved.
+    fn save_ranges(&self, ranges: &[Partition]) -> impl Future<Output = Result<()>> + Send;
+    /// All ranges, and marks with their time. No time where none were saved, or in a form that we do not know.
+    fn parity(&self) -> impl Future<Output = Result<SavedParity>> + Send;
 }

@@ -1,15 +1,18 @@
-//! The metadata database on the target: `migration` (one document), `collections`, `partitions`.
+//! The metadata database on the target: `migration` (one document), `collections`, `partitions`; `parity_ranges` and
+//! `parity_marks` of the verification.
 
 use super::{
-    FORMAT, Record, Store,
+    FORMAT, Record, SavedParity, Store,
     lease::{LEASE, described, holder, known_dead},
+    parity::{from_clock, from_marks, to_clock, to_marks},
     record::{from_entry, from_partition, to_entry, to_partition},
 };
 use crate::{
     catalog::{Entry, State},
     error::{Error, Result},
-    model::{Activity, CollectionUuid, Partition, Phase, Position, Side, raw},
+    model::{Activity, ClusterTime, CollectionUuid, Partition, Phase, Position, Side, raw},
     mongo::{Cluster, CursorOptions, listing},
+    parity::Marks,
 };
 use bson::{Bson, Document, RawDocumentBuf, doc, rawdoc};
 use std::sync::{
@@ -243,8 +246,12 @@ impl Store for MongoStore {
         let ids: Vec<Bson> = collections.iter().map(binary).collect();
         // A view that was made anew under its name has the same identity, and lives.
         let dropped = State::Dropped.label();
-        let which =
-            [("collections", doc! {"_id": {"$in": &ids}, "state": dropped}), ("partitions", doc! {"_id.collection": {"$in": &ids}})];
+        let which = [
+            ("collections", doc! {"_id": {"$in": &ids}, "state": dropped}),
+            ("partitions", doc! {"_id.collection": {"$in": &ids}}),
+            ("parity_ranges", doc! {"_id.collection": {"$in": &ids}}),
+            ("parity_marks", doc! {"_id": {"$in": &ids}}),
+        ];
         for (collection, filter) in which {
             let delete = doc! {"q": filter, "limit": 0};
             self.run("tidying the checkpoint", &doc! {"delete": collection, "deletes": [delete], "writeConcern": {"w": "majority"}})
@@ -263,5 +270,26 @@ impl Store for MongoStore {
 
     async fn partitions(&self) -> Result<Vec<Partition>> {
         self.all("partitions").await?.iter().map(|d| to_partition(d).ok_or_else(|| self.unreadable())).collect()
+    }
+
+    async fn save_marks(&self, marks: &[Marks], time: ClusterTime) -> Result<()> {
+        // Where one of them is not saved, neither is the resume point, and what was touched behind the old one is seen again.
+        let saved = marks.iter().map(from_marks).chain([from_clock(time)]);
+        self.save("parity_marks", saved.collect()).await
+    }
+
+    async fn save_ranges(&self, ranges: &[Partition]) -> Result<()> {
+        self.save("parity_ranges", ranges.iter().map(from_partition).collect()).await
+    }
+
+    async fn parity(&self) -> Result<SavedParity> {
+        let saved = self.all("parity_marks").await?;
+        let time = saved.iter().find_map(|d| to_clock(d));
+        let ranges = if time.is_some() { self.all("parity_ranges").await? } else { Vec::new() };
+        Ok(SavedParity {
+            ranges: ranges.iter().filter_map(|d| to_partition(d)).collect(),
+            marks: saved.iter().filter_map(|d| to_marks(d)).collect(),
+            time,
+        })
     }
 }

@@ -48,7 +48,7 @@ impl Record {
     }
 }
 
-fn uuid(doc: &RawDocument, name: &str) -> Option<CollectionUuid> {
+pub(super) fn uuid(doc: &RawDocument, name: &str) -> Option<CollectionUuid> {
     raw::get(doc, name)?.value.get(5..21)?.try_into().ok().map(CollectionUuid)
 }
 

@@ -38,12 +38,17 @@ pub(super) fn cutover_command() -> Command {
     let timeout = timeout.long_help(format!(
         "Time within which it completes or is undone.\n\nWrites to the source are blocked no longer than this. From 1s to 1h.\n\nDefault: {TIMEOUT}. Environment: MONGOFERRY_TIMEOUT.\nExample: --timeout 5m"
     ));
+    let unproved = args::bare_switch(
+        "accept-unproved-documents",
+        "Hand over although documents are not all proved equal",
+        "Opens the parity gate while collections are not yet compared, or verification fails. Differences that were found keep it shut.",
+    );
     let waive = Arg::new("waive-index").long("waive-index").value_name("DB.COLLECTION:INDEX").action(ArgAction::Append);
     let waive = waive.help("Hand over without this index, which could not be built; may be given more than once").long_help(
         "Hand over without this index, which could not be built; may be given more than once.\n\n`mongoferry status` lists what is unfinished and why. The target stays without it.\n\n\
          Example: --waive-index shop.orders:by_customer",
     );
-    let command = Command::new("cutover").about(about).long_about(long).args([yes(), stopped, timeout, waive, dry]);
+    let command = Command::new("cutover").about(about).long_about(long).args([yes(), stopped, timeout, waive, unproved, dry]);
     args::with_color(args::with_output(args::with_endpoint(command)))
 }
 
@@ -62,6 +67,7 @@ pub(super) fn cutover(matches: &ArgMatches) -> Result<u8, Failure> {
             writes_stopped: matches.get_flag("writes-stopped"),
             timeout_seconds: timeout.as_secs(),
             dry_run,
+            accept_unproved_documents: matches.get_flag("accept-unproved-documents"),
             waive_indexes: matches.get_many("waive-index").into_iter().flatten().cloned().collect(),
         }),
     )

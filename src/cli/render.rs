@@ -1,8 +1,11 @@
 //! A status as text for people. The same snapshot is printed as it is for scripts.
 
 use super::{human, next, output::Paint};
-use crate::model::{Gate, Status};
+use crate::model::{Gate, Status, VerificationStatus};
 use comfy_table::{Table, presets};
+
+/// Differences shown as text; JSON has more.
+const DIFFERENCES_SHOWN: usize = 20;
 
 /// A table without lines, as narrow as it may be.
 pub(super) fn table(header: &[&str]) -> Table {
@@ -52,6 +55,17 @@ pub(super) fn status(status: &Status, paint: Paint) -> String {
     if status.phase != "committed" {
         text.push_str(&gates(&status.gates, paint));
     }
+    if !status.verification.listed_differences.is_empty() {
+        let mut table = table(&["namespace", "difference", "_id", "detail"]);
+        for d in status.verification.listed_differences.iter().take(DIFFERENCES_SHOWN) {
+            table.add_row([&d.ns, &d.kind, d.id.as_deref().unwrap_or_default(), &d.detail]);
+        }
+        text.push_str(&format!("\n{}\n{}", paint.bold("differences that persist"), table_text(&table)));
+        let left = status.verification.differences.saturating_sub(DIFFERENCES_SHOWN as u64);
+        if left > 0 {
+            text.push_str(&format!("  and {left} more\n"));
+        }
+    }
     if !status.unfinished_indexes.is_empty() {
         let mut table = table(&["namespace", "index", "state", "why"]);
         for index in &status.unfinished_indexes {
@@ -86,6 +100,9 @@ fn facts(s: &Status) -> Vec<(&'static str, String)> {
     rows.push(("", format!("{collections}, {} of {} partitions", count(s.copy.partitions_done), count(s.copy.partitions))));
     let events = &s.events;
     rows.push(("events", format!("{} read, {} applied, {} structural", count(events.read), count(events.applied), count(events.ddl))));
+    if s.phase != "committed" && !s.verification.state.is_empty() {
+        rows.extend(verification(&s.verification));
+    }
     rows.push(("in flight", format!("{} of {}", bytes(s.in_flight.bytes), bytes(s.in_flight.limit_bytes))));
     if s.retries > 0 {
         rows.push(("retries", count(s.retries)));
@@ -94,8 +111,26 @@ fn facts(s: &Status) -> Vec<(&'static str, String)> {
         rows.push(("cutover", cutover.step.clone()));
         rows.extend(cutover.fence.map(|fence| ("fence", fence.to_string())));
         rows.extend(cutover.writes_blocked_seconds.map(|blocked| ("writes blocked", seconds(blocked))));
+        rows.extend(cutover.proof.clone().map(|proof| ("proof", proof)));
         rows.extend(cutover.last_failure.clone().map(|failure| ("last failure", failure)));
     }
+    rows
+}
+
+/// What is proved equal.
+fn verification(v: &VerificationStatus) -> Vec<(&'static str, String)> {
+    use human::{bytes, count};
+    if v.state == "off" {
+        return vec![("verification", "off".to_owned())];
+    }
+    let until = v.proved_cluster_time.map(|time| format!(", equal as of {time}")).unwrap_or_default();
+    let mut rows = vec![("verification", format!("{}: {} documents, {} compared{until}", v.state, count(v.documents), bytes(v.bytes)))];
+    let states = [(v.verified, "verified"), (v.stale, "stale"), (v.pending, "pending"), (v.different, "different")];
+    let states: Vec<_> = states.iter().filter(|(n, _)| *n > 0).map(|(n, state)| format!("{} {state}", count(*n))).collect();
+    if !states.is_empty() {
+        rows.push(("", format!("collections: {}", states.join(", "))));
+    }
+    rows.extend(v.failure.clone().map(|failure| ("", failure)));
     rows
 }
 
@@ -116,6 +151,7 @@ pub(super) fn run_summary(s: &Status, paint: Paint) -> String {
     if let Some(cutover) = &s.cutover {
         rows.extend(cutover.fence.map(|fence| ("fence", fence.to_string())));
         rows.extend(cutover.writes_blocked_seconds.map(|blocked| ("writes blocked", human::seconds(blocked))));
+        rows.extend(cutover.proof.clone().map(|proof| ("proof", proof)));
     }
     let rows: String = rows.into_iter().map(|(name, fact)| format!("  {name:<14}  {fact}\n")).collect();
     format!("{}\n{rows}\n{}", paint.bold(&s.phase.replace('_', " ")), next::lines(&next::after_status(s)))
@@ -139,6 +175,8 @@ mod tests {
             "events": {"read": 1204, "applied": 1204, "ddl": 2, "reread": 0},
             "in_flight": {"bytes": 0, "limit_bytes": 536870912},
             "retries": 1,
+            "verification": {"state": "different", "documents": 11999, "bytes": 1073741824u64, "verified": 2, "different": 1, "differences": 1,
+                             "listed_differences": [{"ns": "shop.orders", "kind": "missing", "id": "7", "detail": "not on the target"}]},
             "unfinished_indexes": [{"ns": "shop.orders", "name": "by_day", "state": "failed", "error": "duplicate key"}],
             "cutover": null, "permitted": ["pause", "verify"]
         });
@@ -158,6 +196,8 @@ tailing, running
   copied        12,000 documents, 1.0 GiB, of 12,010 documents, 1.0 GiB (estimated)
                 3 of 3 collections, 8 of 8 partitions
   events        1,204 read, 1,204 applied, 2 structural
+  verification  different: 11,999 documents, 1.0 GiB compared
+                collections: 2 verified, 1 different
   in flight     0 B of 512.0 MiB
   retries       1
 
@@ -165,6 +205,10 @@ gates of a cutover
   gate     state  why
   indexes  SHUT   1 failed
   lag      open   0.4 s
+
+differences that persist
+  namespace    difference  _id  detail
+  shop.orders  missing     7    not on the target
 
 indexes not yet on the target
   namespace    index   state   why

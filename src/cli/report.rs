@@ -28,6 +28,20 @@ pub(super) struct VerifyReport {
     differences: Vec<Difference>,
     #[serde(default)]
     truncated: bool,
+    #[serde(default)]
+    repairs: Option<Vec<Repair>>,
+}
+
+/// What was done about a difference.
+#[derive(Debug, Deserialize)]
+struct Repair {
+    ns: String,
+    kind: String,
+    #[serde(default)]
+    id: Value,
+    outcome: String,
+    what: String,
+    came_back: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -61,10 +75,11 @@ pub(super) fn verify(report: &VerifyReport, paint: Paint) -> String {
         }
         text.push_str(&format!("\n{}", table_text(&rows)));
     }
+    text.push_str(&repairs(report.repairs.as_deref(), paint));
     if !report.differences.is_empty() {
         let mut rows = table(&["namespace", "difference", "_id", "detail"]);
         for d in report.differences.iter().take(SHOWN) {
-            let id = if d.id.is_null() { String::new() } else { d.id.as_str().map_or_else(|| d.id.to_string(), str::to_owned) };
+            let id = id_text(&d.id);
             rows.add_row([d.ns.as_str(), d.kind.as_str(), id.as_str(), d.detail.as_deref().unwrap_or_default()]);
         }
         text.push_str(&format!("\n{}", table_text(&rows)));
@@ -77,6 +92,27 @@ pub(super) fn verify(report: &VerifyReport, paint: Paint) -> String {
         }
     }
     format!("{text}\n{}", next::lines(&next::after_verify(report.equal)))
+}
+
+fn id_text(id: &Value) -> String {
+    if id.is_null() { String::new() } else { id.as_str().map_or_else(|| id.to_string(), str::to_owned) }
+}
+
+/// What was mended, and what was not.
+fn repairs(repairs: Option<&[Repair]>, paint: Paint) -> String {
+    let Some(repairs) = repairs else { return String::new() };
+    if repairs.is_empty() {
+        return "\nnothing to mend\n".to_owned();
+    }
+    let mut rows = table(&["namespace", "difference", "_id", "outcome", "what"]);
+    for r in repairs.iter().take(SHOWN) {
+        let what = if r.came_back { format!("{}; it had come back: somebody else writes to the target", r.what) } else { r.what.clone() };
+        rows.add_row([r.ns.as_str(), r.kind.as_str(), &id_text(&r.id), r.outcome.as_str(), &what]);
+    }
+    let mended = repairs.iter().filter(|r| r.outcome == "mended").count();
+    let left = repairs.len().saturating_sub(SHOWN);
+    let more = if left > 0 { format!("  and {left} more: `--output json` shows them\n") } else { String::new() };
+    format!("\n{}\n{}{more}", paint.bold(&format!("mended {mended} of {}", repairs.len())), table_text(&rows))
 }
 
 /// Whether a preflight lets the migration start.

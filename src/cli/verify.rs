@@ -10,7 +10,7 @@ use super::{
 use crate::{
     config::{Color, Resolved, resolve},
     error::Error,
-    observe::Command as Ask,
+    observe::{Command as Ask, Examination},
 };
 use clap::{ArgMatches, Command};
 use serde::Deserialize;
@@ -18,7 +18,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 /// The options that mean something to a comparison.
-const WANTED: [&str; 11] = [
+const WANTED: [&str; 12] = [
     "source",
     "target",
     "metadata_database",
@@ -27,6 +27,7 @@ const WANTED: [&str; 11] = [
     "selection.exclude",
     "selection.rename",
     "selection.users_and_roles",
+    "verify.rate",
     "output.log_format",
     "output.quiet",
     "output.color",
@@ -42,27 +43,43 @@ pub(super) fn command() -> Command {
         "Compare the clusters by itself, without a running process",
         "For connection strings that are given in the environment; --source, --target and --config imply it.",
     );
+    let repair = args::bare_switch(
+        "repair",
+        "Mend what persists, by the running process",
+        "Documents are read from the source again and put on the target in their order with the change stream; indexes, views and validators are made anew. What cannot be mended is told with its remedy. A difference that comes back is made by somebody else who writes to the target.",
+    );
+    let order = args::bare_switch(
+        "ignore-field-order",
+        "Take documents for equal that differ only in the order of fields",
+        "At any depth. Items of an array keep their order.",
+    );
     let command = Command::new("verify").about(about).long_about(long);
     let command = args::with_knobs(command, |knob| WANTED.contains(&knob.key) || args::is_of_endpoint(knob));
-    args::with_output(command.arg(alone.help_heading("Connection")))
+    args::with_output(command.args([repair, order]).arg(alone.help_heading("Connection")))
 }
 
 pub(super) fn execute(matches: &ArgMatches) -> Result<u8, Failure> {
     let given = |id| args::is_given(matches, id);
     let alone = matches.get_flag("stand-alone") || given("source") || given("target") || given("config");
+    let how = Examination { repair: matches.get_flag("repair"), ignore_field_order: matches.get_flag("ignore-field-order") };
     match (alone, given("endpoint")) {
+        (true, _) if how.repair => Err(Failure::from(Error::BadConfig {
+            field: "--repair".to_owned(),
+            problem: "needs a running migration: a stand-alone comparison only reads".to_owned(),
+            hint: Some("leave out `--source`, `--target`, `--config` and `--stand-alone`".to_owned()),
+        })),
         (true, true) => Err(Failure::from(Error::BadConfig {
             field: "--endpoint".to_owned(),
             problem: "and a stand-alone comparison exclude each other".to_owned(),
             hint: Some("leave out `--endpoint`, or `--source`, `--target`, `--config` and `--stand-alone`".to_owned()),
         })),
-        (true, false) => stand_alone(matches, args::wants_json(matches)?),
-        (false, _) => by_process(matches, args::wants_json(matches)?),
+        (true, false) => stand_alone(matches, how, args::wants_json(matches)?),
+        (false, _) => by_process(matches, how, args::wants_json(matches)?),
     }
 }
 
-fn by_process(matches: &ArgMatches, as_json: bool) -> Result<u8, Failure> {
-    let answer = status::client(matches)?.ask(&Ask::Verify)?;
+fn by_process(matches: &ArgMatches, how: Examination, as_json: bool) -> Result<u8, Failure> {
+    let answer = status::client(matches)?.ask(&Ask::Verify(how))?;
     match VerifyReport::deserialize(&answer.details) {
         Ok(found) => {
             tell(&answer.details, &found, as_json, super::color_of(matches));
@@ -72,11 +89,13 @@ fn by_process(matches: &ArgMatches, as_json: bool) -> Result<u8, Failure> {
     Ok(answer.exit_code)
 }
 
-fn stand_alone(matches: &ArgMatches, as_json: bool) -> Result<u8, Failure> {
+fn stand_alone(matches: &ArgMatches, how: Examination, as_json: bool) -> Result<u8, Failure> {
     let Resolved { config, output, .. } = resolve(&args::gather(matches)?)?;
     run::log(output);
     let stop = CancellationToken::new();
-    let ended = signals::run_until_done(&stop, || async { stop.run_until_cancelled(crate::engine::verify_clusters(&config)).await })?;
+    let ended = signals::run_until_done(&stop, || async {
+        stop.run_until_cancelled(crate::engine::verify_clusters(&config, how.ignore_field_order)).await
+    })?;
     let value = match (ended.result.flatten(), ended.signal) {
         (Some(value), _) => value?,
         (None, code) => return Ok(code.unwrap_or(130)),

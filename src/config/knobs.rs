@@ -12,6 +12,8 @@ pub enum Group {
     Copy,
     /// The change stream.
     Tail,
+    /// The comparison of both sides.
+    Verification,
     /// What the operator sees.
     Output,
     /// How the verbs reach the running process.
@@ -27,6 +29,7 @@ impl Group {
             Group::Selection => "Selection",
             Group::Copy => "Copy",
             Group::Tail => "Tail",
+            Group::Verification => "Verification",
             Group::Output => "Output",
             Group::Endpoint => "Endpoint",
         }
@@ -265,6 +268,24 @@ pub const KNOBS: &[Knob] = &[
         "Memory for all data in flight",
         "Copy and tail together. Reading waits when it is used up. At least 128MiB.",
         "2GiB",
+    ),
+    says(
+        value("verify.continuous", "verify-continuous", Group::Verification, "WHEN", "on"),
+        "Compare both sides all the time: on or off",
+        "Each collection as a whole once it is copied, then whatever the change stream touches. It yields to copy and tail. With `off` nothing is proved before a cutover but what `mongoferry verify` compares.",
+        "off",
+    ),
+    says(
+        value("verify.rate", "verify-rate", Group::Verification, "SIZE", "0"),
+        "Bytes of the source compared in a second at most",
+        "As measured by the source's documents. 0 is no limit, else at least 64KiB.",
+        "20MiB",
+    ),
+    says(
+        value("verify.every", "verify-every", Group::Verification, "DURATION", "24h"),
+        "How often everything is compared anew",
+        "Between two comparisons only what the change stream touches is looked at, which does not show what somebody else writes to the target. From 1s to 365d.",
+        "6h",
     ),
     says(
         value("output.log_format", "log-format", Group::Output, "FORMAT", "text"),

@@ -46,6 +46,8 @@ pub struct Config {
     pub copy: CopyConfig,
     /// The change stream.
     pub tail: TailConfig,
+    /// The verification.
+    pub verify: VerifyConfig,
     /// Bytes that `run` may use for data in flight, copy and tail together.
     pub memory: u64,
     /// For how long a call is repeated before the migration halts.
@@ -83,6 +85,17 @@ pub struct TailConfig {
     pub lanes: usize,
     /// How often the resume point is saved.
     pub checkpoint_every: Duration,
+}
+
+/// Settings of the verification.
+#[derive(Debug, Clone)]
+pub struct VerifyConfig {
+    /// Whether both sides are compared all the time.
+    pub continuous: bool,
+    /// Bytes of the source's documents compared in a second at most; 0: no limit.
+    pub rate: u64,
+    /// How often everything is compared anew.
+    pub every: Duration,
 }
 
 impl Config {

@@ -1,7 +1,7 @@
 //! From what was written to the checked configuration: defaults, ranges, and all problems at once.
 
 use super::{
-    Config, CopyConfig, KNOBS, Kind, Knob, OutputOptions, Problem, TailConfig,
+    Config, CopyConfig, KNOBS, Kind, Knob, OutputOptions, Problem, TailConfig, VerifyConfig,
     control::control,
     knobs::knob,
     output::{COLORS, LOG_FORMATS, Talk},
@@ -75,6 +75,11 @@ pub fn resolve(raw: &Raw) -> Result<Resolved, Vec<Problem>> {
         tail: TailConfig {
             lanes: r.number("tail.lanes", 1..=256),
             checkpoint_every: r.duration("tail.checkpoint_interval", Duration::from_millis(100)..=Duration::from_secs(60)),
+        },
+        verify: VerifyConfig {
+            continuous: r.one("verify.continuous", |t| values::word(t, &[("on", true), ("off", false)])).unwrap_or_default(),
+            rate: r.one("verify.rate", |t| if t == "0" { Ok(0) } else { values::size(t, &(64 * 1024..=u64::MAX)) }).unwrap_or_default(),
+            every: r.duration("verify.every", Duration::from_secs(1)..=Duration::from_secs(365 * 24 * 3600)),
         },
         memory: r.size("tail.memory", 128 * MIB..=u64::MAX),
     };

@@ -1,6 +1,6 @@
 //! From facts to a verdict: which conditions of a cutover hold. Pure; all of them are told at once.
 
-use crate::model::{ClusterTime, Gate, Namespace, Phase, UnfinishedIndex};
+use crate::model::{ClusterTime, Gate, Namespace, Phase, UnfinishedIndex, VerificationStatus};
 
 /// Lag beyond which draining would keep writers waiting.
 const MAX_LAG_SECONDS: f64 = 10.0;
@@ -28,6 +28,10 @@ pub struct Facts {
     pub unfinished: Vec<UnfinishedIndex>,
     /// Differences that the last verification left, if there was one.
     pub differences: Option<u64>,
+    /// What the continuous verification has proved.
+    pub verification: VerificationStatus,
+    /// The operator's word that documents which are not proved equal may be handed over.
+    pub accepts_unproved: bool,
 }
 
 /// The gates, by the names that metrics know.
@@ -68,19 +72,33 @@ pub fn gates(facts: &Facts) -> Vec<Gate> {
             facts.headroom_seconds.is_none_or(|s| s >= MIN_HEADROOM_SECONDS),
             format!("headroom is {}; at least {MIN_HEADROOM_SECONDS} s", seconds(facts.headroom_seconds)),
         ),
-        gate(
-            "parity",
-            facts.differences.unwrap_or(0) == 0,
-            match facts.differences {
-                None => "not verified since the start; `mongoferry verify` does it".to_owned(),
-                Some(n) => format!("{n} differences in the last verification"),
-            },
-        ),
+        parity(facts),
     ]
 }
 
 fn gate(name: &str, open: bool, why: String) -> Gate {
     Gate { name: name.to_owned(), open, why }
+}
+
+/// Differences shut it, whoever found them; what is not compared shuts it where it is to be.
+fn parity(facts: &Facts) -> Gate {
+    let v = &facts.verification;
+    let (collections, differences) = (v.verified + v.stale + v.pending + v.different, v.differences.max(facts.differences.unwrap_or(0)));
+    let (open, why) = match (v.state.as_str(), facts.differences) {
+        _ if differences > 0 => {
+            (false, format!("{differences} differences; `mongoferry status` lists them, `mongoferry verify --repair` mends them"))
+        }
+        ("off" | "", None) => (true, "not verified since the start; `mongoferry verify` does it".to_owned()),
+        ("off" | "", Some(_)) => (true, "no differences in the last verification".to_owned()),
+        ("failed", _) => (false, format!("verification fails: {}", v.failure.as_deref().unwrap_or("for no known reason"))),
+        ("pending", _) => (false, format!("{} of {collections} collections are not yet compared", v.pending)),
+        (_, _) => (true, format!("{} documents are proved equal; what is touched since is compared at the cutover", v.documents)),
+    };
+    match (open, differences) {
+        (false, 0) if facts.accepts_unproved => gate("parity", true, format!("{why}; accepted by `--accept-unproved-documents`")),
+        (false, 0) => gate("parity", false, format!("{why}; `--accept-unproved-documents` hands over without the proof")),
+        (open, _) => gate("parity", open, why),
+    }
 }
 
 fn indexes(unfinished: &[UnfinishedIndex]) -> String {
@@ -96,6 +114,9 @@ mod tests {
     fn ready() -> Facts {
         Facts { phase: Some(Phase::Tailing), running: true, lag_seconds: Some(0.5), headroom_seconds: Some(9000.0), ..Facts::default() }
     }
+    fn proved(state: &str) -> VerificationStatus {
+        VerificationStatus { state: state.into(), ..VerificationStatus::default() }
+    }
     fn shut(facts: &Facts) -> Vec<String> {
         gates(facts).into_iter().filter(|g| !g.open).map(|g| g.name).collect()
     }
@@ -103,6 +124,8 @@ mod tests {
     #[test]
     fn ready_when_everything_holds() {
         assert!(shut(&ready()).is_empty());
+        assert!(shut(&Facts { verification: proved("stale"), ..ready() }).is_empty(), "the cutover compares what is left");
+        assert!(shut(&Facts { verification: proved("pending"), accepts_unproved: true, ..ready() }).is_empty());
     }
 
     #[test]
@@ -118,6 +141,12 @@ mod tests {
             ("indexes", Facts { unfinished: vec![index], ..ready() }),
             ("headroom", Facts { headroom_seconds: Some(30.0), ..ready() }),
             ("parity", Facts { differences: Some(1), ..ready() }),
+            ("parity", Facts { verification: proved("pending"), ..ready() }),
+            ("parity", Facts { verification: proved("failed"), ..ready() }),
+            (
+                "parity",
+                Facts { verification: VerificationStatus { differences: 1, ..proved("different") }, accepts_unproved: true, ..ready() },
+            ),
         ] {
             assert_eq!(shut(&facts), [name], "{facts:?}");
         }

@@ -15,7 +15,7 @@ use crate::{
     source::Source,
     tail::Progress,
     target::Target,
-    verify,
+    verify::{self, Proof, Prover},
 };
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::watch, time::Instant};
@@ -50,6 +50,10 @@ pub struct Cutover<S, T, C> {
     pub compare: verify::Settings,
     /// Users and roles, where they are replicated.
     pub accounts: Option<Accounts>,
+    /// What was proved so far; nothing where verification is off.
+    pub prover: Option<Arc<Prover<S, S, C>>>,
+    /// The operator's word that what is not proved equal may be handed over.
+    pub accepts_unproved: bool,
     /// Fires when the tail ends: there is nothing to wait for then.
     pub stop: CancellationToken,
 }
@@ -63,6 +67,8 @@ pub enum Outcome {
         fence: ClusterTime,
         /// For how long writes were blocked by us until the commit; they stay blocked.
         blocked: Option<Duration>,
+        /// What was proved equal, and what that took behind the fence.
+        proof: Proof,
     },
     /// Nothing has changed: the source is writable, the tail goes on.
     Undone {
@@ -100,6 +106,7 @@ struct Run {
     fenced_at: Option<Instant>,
     /// Events read when the tail had passed the fence.
     events: u64,
+    proof: Proof,
 }
 
 impl Run {
@@ -107,6 +114,9 @@ impl Run {
         self.deadline.saturating_duration_since(Instant::now())
     }
 }
+
+/// Time that the steps behind the first are left, whatever there is to look at before the fence.
+const FOR_THE_REST: Duration = Duration::from_secs(20);
 
 /// A step's own "no", apart from errors.
 type Verdict = std::result::Result<(), String>;
@@ -121,7 +131,8 @@ impl<S: Source, T: Target, C: Store> Cutover<S, T, C> {
     /// # Cancel safety
     /// Not to be dropped half way.
     pub async fn run(mut self, timeout: Duration) -> Result<Outcome> {
-        let mut run = Run { deadline: Instant::now() + timeout, fence: ClusterTime::default(), fenced_at: None, events: 0 };
+        let mut run =
+            Run { deadline: Instant::now() + timeout, fence: ClusterTime::default(), fenced_at: None, events: 0, proof: Proof::default() };
         for step in STEPS {
             self.step.send_replace(Some(step));
             tracing::info!(step = step.label(), "cutover");
@@ -146,7 +157,7 @@ impl<S: Source, T: Target, C: Store> Cutover<S, T, C> {
                 return Ok(Outcome::Undone { step, reason, blocked, sealed });
             }
         }
-        Ok(Outcome::Committed { fence: run.fence, blocked: run.fenced_at.map(|at| at.elapsed()) })
+        Ok(Outcome::Committed { fence: run.fence, blocked: run.fenced_at.map(|at| at.elapsed()), proof: run.proof })
     }
 
     /// A step that only asks is left when time is up: what it asks may hang. The others limit themselves, for
@@ -163,7 +174,19 @@ impl<S: Source, T: Target, C: Store> Cutover<S, T, C> {
 
     async fn forward(&mut self, step: Step, run: &mut Run) -> Result<Verdict> {
         match step {
-            Step::Begin => self.store.save_phase(&Phase::CuttingOver, &Activity::Running).await?,
+            Step::Begin => {
+                self.store.save_phase(&Phase::CuttingOver, &Activity::Running).await?;
+                // Whatever is looked at before the fence keeps no writer waiting.
+                if let (Some(prover), true) = (&self.prover, run.left() > FOR_THE_REST) {
+                    let applied = self.progress.borrow().applied;
+                    let reached = |time| self.reached(time);
+                    let ahead = prover.prove(&reached, applied, false, &self.stop);
+                    if let Ok(proof) = tokio::time::timeout(run.left() - FOR_THE_REST, ahead).await {
+                        let looked_at = proof?.documents_looked_at;
+                        tracing::info!(documents = looked_at, "looked at what was touched, before the fence");
+                    }
+                }
+            }
             Step::Fence if self.writes_stopped => {}
             Step::Fence => {
                 // Noted first: a crash between the two only lifts a fence that is not there.
@@ -181,7 +204,7 @@ impl<S: Source, T: Target, C: Store> Cutover<S, T, C> {
                 if let Some(accounts) = &self.accounts {
                     accounts.take_over().await?;
                 }
-                return self.compare(true).await;
+                return self.recheck(run).await;
             }
             Step::Seal => drop(seal(&self.source, &self.target.within(run.left()), &self.catalog, &self.waived).await?),
             Step::Confirm => {
@@ -191,7 +214,7 @@ impl<S: Source, T: Target, C: Store> Cutover<S, T, C> {
                 if verdict.is_ok() && behind > 0 {
                     return Ok(Err(format!("{behind} changes came from the source behind the fence: somebody still writes to it")));
                 }
-                return if verdict.is_ok() { self.compare(false).await } else { Ok(verdict) };
+                return if verdict.is_ok() { self.compare(false, !run.proof.complete).await } else { Ok(verdict) };
             }
             Step::Commit => self.store.save_phase(&Phase::Committed { fence: run.fence }, &Activity::Running).await?,
         }
@@ -221,12 +244,42 @@ impl<S: Source, T: Target, C: Store> Cutover<S, T, C> {
         }
     }
 
-    async fn compare(&self, parked: bool) -> Result<Verdict> {
+    /// Waits until the tail has brought what the source had at a time.
+    async fn reached(&self, time: ClusterTime) -> Result<()> {
+        let mut progress = self.progress.clone();
+        let passed = self.stop.run_until_cancelled(progress.wait_for(|p| p.applied >= time)).await;
+        passed.and_then(std::result::Result::ok).map(drop).ok_or(Error::Interrupted)
+    }
+
+    /// Both sides stand still: completes the proof of the documents, and compares everything else.
+    async fn recheck(&self, run: &mut Run) -> Result<Verdict> {
+        match &self.prover {
+            None => run.proof.missing = Some("verification is off: documents were counted, not compared".to_owned()),
+            Some(prover) => {
+                // The target has everything that was written before the fence; who writes behind it is found to differ.
+                let caught_up = |_| std::future::ready(Ok(()));
+                run.proof = prover.prove(&caught_up, run.fence, !self.accepts_unproved, &self.stop).await?;
+                tracing::info!(
+                    complete = run.proof.complete,
+                    documents = run.proof.documents,
+                    looked_at = run.proof.documents_looked_at,
+                    seconds = run.proof.seconds,
+                    "proof of the documents"
+                );
+                if let (Some(missing), false) = (&run.proof.missing, self.accepts_unproved && !run.proof.differs) {
+                    return Ok(Err(format!("the documents are not proved equal: {missing}")));
+                }
+            }
+        }
+        self.compare(true, !run.proof.complete).await
+    }
+
+    async fn compare(&self, parked: bool, count: bool) -> Result<Verdict> {
         let report = verify::structure_only(
             &self.source,
             &self.reader,
             &self.selection,
-            &verify::Settings { parked, live: true, waived: self.waived.clone(), ..self.compare.clone() },
+            &verify::Settings { parked, live: true, count, waived: self.waived.clone(), ..self.compare.clone() },
             &self.stop,
         )
         .await?;

@@ -1,14 +1,19 @@
 //! What is known of the running migration, in one place, and the snapshot made of it.
 
+use super::{repair::Hands, verifier::MongoProver};
 use crate::{
     catalog::{Catalog, State},
     copy::Counts,
     cutover::{Facts, Step, gates},
-    model::{Activity, ClusterTime, CopyStatus, CutoverStatus, EventStatus, InFlightStatus, Phase, Status, Verb, permits},
+    model::{
+        Activity, ClusterTime, CopyStatus, CutoverStatus, EventStatus, InFlightStatus, Phase, Status, Verb, VerificationStatus, permits,
+    },
     observe::Metrics,
+    parity::Parity,
     race::Race,
     source::{Estimate, OplogWindow},
     tail::{Progress, Room},
+    verify::Findings,
 };
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -29,6 +34,10 @@ pub(super) struct Known {
     pub source_time: Option<(ClusterTime, Instant)>,
     pub window: Option<OplogWindow>,
     pub room: Option<Room>,
+    /// Of the latest start, where verification is on.
+    pub prover: Option<Arc<MongoProver>>,
+    /// Of the latest start, for repairs.
+    pub hands: Option<Hands>,
     /// Differences of the last verification.
     pub differences: Option<u64>,
     pub cutover: CutoverStatus,
@@ -41,6 +50,8 @@ pub(super) struct Board {
     known: Arc<Mutex<Known>>,
     pub catalog: Catalog,
     pub race: Race,
+    pub parity: Parity,
+    pub findings: Findings,
     pub metrics: Arc<Metrics>,
     pub progress: watch::Sender<Progress>,
     /// Partitions waiting, running and done.
@@ -49,12 +60,21 @@ pub(super) struct Board {
 }
 
 impl Board {
-    pub(super) fn new(known: Known, catalog: Catalog, metrics: Arc<Metrics>, resume: ClusterTime, status: watch::Sender<Status>) -> Self {
+    pub(super) fn new(
+        known: Known,
+        catalog: Catalog,
+        parity: Parity,
+        metrics: Arc<Metrics>,
+        resume: ClusterTime,
+        status: watch::Sender<Status>,
+    ) -> Self {
         let progress = watch::Sender::new(Progress { applied: resume, resume, saved_at: None });
         Self {
             known: Arc::new(Mutex::new(known)),
             catalog,
             race: Race::default(),
+            parity,
+            findings: Findings::default(),
             metrics,
             progress,
             partitions: watch::Sender::default(),
@@ -77,6 +97,7 @@ impl Board {
     pub(super) fn facts(&self) -> Facts {
         let progress = *self.progress.borrow();
         let lag_seconds = self.lag();
+        let verification = self.verification();
         let known = self.known();
         Facts {
             phase: Some(known.phase.clone()),
@@ -88,17 +109,28 @@ impl Board {
             copying: self.catalog.living().iter().filter(|c| c.entry().state.is_incomplete()).map(|c| c.entry().ns.clone()).collect(),
             unfinished: self.catalog.unfinished_indexes(),
             differences: known.differences,
+            verification,
+            accepts_unproved: false,
         }
     }
 
     /// Seconds between the source's clock as last seen, carried on to now, and the frontier.
-    fn lag(&self) -> Option<f64> {
+    pub(super) fn lag(&self) -> Option<f64> {
         let (newest, at) = self.known().source_time?;
         let applied = self.progress.borrow().applied;
         let seen = f64::from(newest.seconds_since(applied));
         // While the source does not answer, its clock still runs.
         let unseen = at.elapsed().saturating_sub(super::sample::EVERY * 3).as_secs_f64();
         Some(seen + unseen)
+    }
+
+    /// What is proved equal, as of now.
+    fn verification(&self) -> VerificationStatus {
+        // Looked at first: what is behind it was touched, and noted, before.
+        let applied = self.progress.borrow().applied;
+        let living = self.catalog.living();
+        let documents = living.iter().filter(|c| !c.entry().is_view()).map(|c| (c.uuid(), c.entry().ns.to_string()));
+        self.parity.status(&documents.collect::<Vec<_>>(), applied)
     }
 
     /// Makes the snapshot and shows it everywhere.
@@ -163,6 +195,7 @@ impl Board {
             in_flight: InFlightStatus { bytes, limit_bytes },
             retries: m.retries_total(),
             unfinished_indexes: facts.unfinished,
+            verification: facts.verification,
             cutover: (known.cutover != CutoverStatus::default()).then(|| known.cutover.clone()),
             permitted: permitted.map(|verb| verb.label().to_owned()).collect(),
         }

@@ -1,14 +1,17 @@
 //! What operators ask: judged by one table, carried out beside the work.
 
-use super::job::Job;
+use super::{
+    examine::{Verification, Verified},
+    job::Job,
+};
 use crate::{
     cutover::{Cutover, Facts, Outcome, Step, gates},
-    error::{Error, Result},
-    model::{Activity, ClusterTime, Milestone, UnfinishedIndex, Verb, permits},
-    observe::{Answer, Command, Handover, Request},
+    error::Result,
+    model::{Activity, Milestone, UnfinishedIndex, Verb, permits},
+    observe::{Answer, Command, Examination, Handover, Request},
     source::Source,
     tasks::panicked,
-    verify,
+    verify::{self, Pace},
 };
 use serde_json::json;
 use std::time::Duration;
@@ -39,7 +42,7 @@ pub(super) struct Running {
 /// How a long request ended.
 pub(super) enum Ended {
     Cutover(Result<Outcome>),
-    Verify(Result<verify::Report>),
+    Verify(Result<Verified>),
 }
 
 impl Running {
@@ -77,8 +80,8 @@ impl Running {
                 let _ = answer.send(Answer::done("it is running"));
                 None
             }
-            Command::Verify => {
-                self.verify(job, answer);
+            Command::Verify(examination) => {
+                self.verify(job, examination, answer);
                 None
             }
             Command::Cutover(order) => {
@@ -89,35 +92,21 @@ impl Running {
         }
     }
 
-    fn verify(&mut self, job: &Job, answer: oneshot::Sender<Answer>) {
+    fn verify(&mut self, job: &Job, examination: Examination, answer: oneshot::Sender<Answer>) {
         let accounts = job.accounts(&self.stop);
         let (clusters, selection, board, stop) = (job.clusters.clone(), job.config.selection.clone(), job.board.clone(), self.stop.clone());
+        let pace = Pace::new(job.config.verify.rate);
         self.tasks.spawn(async move {
-            let (progress, watched, over) = (board.progress.clone(), clusters.source.clone(), stop.clone());
-            let settle = move |time: ClusterTime| {
-                let (mut progress, watched, over) = (progress.subscribe(), watched.clone(), over.clone());
-                async move {
-                    over.run_until_cancelled(watched.structure_at(time)).await.ok_or(Error::Interrupted)?;
-                    progress.wait_for(|p| p.applied >= time).await.map(drop).map_err(|_| Error::Interrupted)
-                }
-            };
-            let report = async {
-                let shard_keys = clusters.target.shard_keys().await?;
-                let settings = verify::Settings { parked: true, live: true, shard_keys, ..verify::Settings::new(clusters.retry()) };
-                let accounts = match &accounts {
-                    Some(accounts) => accounts.settled().await?,
-                    None => Vec::new(),
-                };
-                let report =
-                    verify::verify(&clusters.source, &clusters.reader, &selection, &settings, &board.metrics, settle, &stop).await?;
-                Ok(report.with_accounts(&accounts))
-            };
-            (answer, Ended::Verify(report.await))
+            let verification =
+                Verification { clusters: &clusters, selection: &selection, board: &board, accounts: accounts.as_ref(), pace, stop: &stop };
+            let found = verification.run(examination).await;
+            (answer, Ended::Verify(found))
         });
     }
 
     async fn cutover(&mut self, job: &Job, order: Handover, answer: oneshot::Sender<Answer>) {
         let mut facts = job.board.facts();
+        facts.accepts_unproved = order.accept_unproved_documents;
         if let Some(no) = waive(&mut facts, &order.waive_indexes) {
             let _ = answer.send(no);
             return;
@@ -169,6 +158,8 @@ impl Running {
             step: self.step.clone(),
             compare: verify::Settings { shard_keys, ..verify::Settings::new(job.clusters.retry()) },
             accounts: job.accounts(&self.stop),
+            prover: job.board.known().prover.clone(),
+            accepts_unproved: order.accept_unproved_documents,
             stop: self.stop.clone(),
         };
         let timeout = Duration::from_secs(order.timeout_seconds);
@@ -178,12 +169,12 @@ impl Running {
     /// What the end of a long request means for the job.
     pub(super) async fn conclude(&mut self, job: &Job, (answer, ended): (oneshot::Sender<Answer>, Ended)) -> Result<Option<Done>> {
         match ended {
-            Ended::Verify(report) => {
-                let told = match report {
-                    Ok(report) => {
-                        job.board.known().differences =
-                            Some(report.namespaces.iter().map(|n| n.differences).sum::<u64>().max(u64::from(!report.equal)));
-                        told_of(&report)
+            Ended::Verify(verified) => {
+                let told = match verified {
+                    Ok(verified) => {
+                        job.board.known().differences = Some(verified.differences());
+                        job.board.publish();
+                        verified.answer()
                     }
                     Err(error) => Answer::from(&error),
                 };
@@ -202,12 +193,13 @@ impl Running {
     async fn cut_over(&self, job: &Job, outcome: Result<Outcome>) -> Result<(Answer, Option<Done>)> {
         let blocked_seconds = |blocked: Option<Duration>| blocked.map(|d| d.as_secs_f64());
         match outcome? {
-            Outcome::Committed { fence, blocked } => {
+            Outcome::Committed { fence, blocked, proof } => {
                 job.step(Milestone::Sealed(fence)).await?;
                 let mut known = job.board.known();
                 known.cutover.step = "committed".into();
                 known.cutover.fence = Some(fence);
                 known.cutover.writes_blocked_seconds = blocked_seconds(blocked);
+                known.cutover.proof = Some(proof_in_words(&proof));
                 let told = match blocked {
                     Some(blocked) => format!(
                         "committed: the target is the primary cluster; writes were blocked for {:.1} s, and stay blocked on the source",
@@ -215,7 +207,8 @@ impl Running {
                     ),
                     None => "committed: the target is the primary cluster".to_owned(),
                 };
-                let details = json!({"fence": fence, "writes_blocked_seconds": blocked_seconds(blocked)});
+                let told = format!("{told}; {}", proof_in_words(&proof));
+                let details = json!({"fence": fence, "writes_blocked_seconds": blocked_seconds(blocked), "proof": proof});
                 Ok((Answer::done(told).with(details), Some(Done::Ended)))
             }
             Outcome::Undone { step, reason, blocked, sealed } => {
@@ -260,7 +253,7 @@ pub(super) async fn ask_idle(job: &Job, request: Request) -> Result<Option<Done>
             Ok(Some(Done::Again))
         }
         Command::Abort => Ok(Some(Done::Abort(answer))),
-        Command::Pause { .. } | Command::Verify | Command::Cutover(_) => {
+        Command::Pause { .. } | Command::Verify(_) | Command::Cutover(_) => {
             let _ = answer.send(Answer::no("it is not running"));
             Ok(None)
         }
@@ -272,7 +265,7 @@ fn refused(job: &Job, command: &Command) -> Option<Answer> {
     let verb = match command {
         Command::Pause { .. } => Verb::Pause,
         Command::Resume => Verb::Resume,
-        Command::Verify => Verb::Verify,
+        Command::Verify(_) => Verb::Verify,
         // A dry run may be asked for at any time: it tells what is missing.
         Command::Cutover(order) if order.dry_run => return None,
         Command::Cutover(_) => Verb::Cutover,
@@ -321,7 +314,13 @@ pub(super) async fn abort(job: &Job, answer: oneshot::Sender<Answer>) {
     let _ = answer.send(told);
 }
 
-fn told_of(report: &verify::Report) -> Answer {
-    let told = if report.equal { Answer::done("source and target are equal") } else { Answer::no("source and target differ") };
-    told.with(serde_json::to_value(report).unwrap_or_default())
+fn proof_in_words(proof: &verify::Proof) -> String {
+    let looked = format!(
+        "{} documents and {} partitions were left to compare, in {:.1} s",
+        proof.documents_looked_at, proof.partitions_compared, proof.seconds
+    );
+    match &proof.missing {
+        None => format!("{} documents are proved equal ({looked})", proof.documents),
+        Some(missing) => format!("NOT all documents are proved equal: {missing}"),
+    }
 }

@@ -3,6 +3,7 @@
 mod board;
 mod commands;
 mod connect;
+mod examine;
 mod job;
 mod layout;
 mod lease;
@@ -10,8 +11,10 @@ mod nudge;
 mod open;
 mod preflight;
 mod privileges;
+mod repair;
 mod sample;
 mod topology;
+mod verifier;
 mod work;
 
 pub use preflight::{CheckReport, Finding, Level, check};
@@ -81,10 +84,10 @@ pub(crate) fn access(control: &ControlConfig) -> Result<Access> {
 ///
 /// # Errors
 /// As classified; a reading cut short is an error and no verdict.
-pub async fn verify_clusters(config: &Config) -> Result<serde_json::Value> {
+pub async fn verify_clusters(config: &Config, ignore_field_order: bool) -> Result<serde_json::Value> {
     let (metrics, stop) = (Arc::new(Metrics::new()), CancellationToken::new());
     let clusters = connect::Clusters::connect(config, &metrics, &stop, None).await?;
-    let report = compare_alone(&clusters, config, &metrics, &stop).await;
+    let report = compare_alone(&clusters, config, ignore_field_order, &metrics, &stop).await;
     clusters.close().await;
     serde_json::to_value(report?).map_err(|e| Error::Bug(format!("a report is no JSON: {e}")))
 }
@@ -92,11 +95,13 @@ pub async fn verify_clusters(config: &Config) -> Result<serde_json::Value> {
 async fn compare_alone(
     clusters: &connect::Clusters,
     config: &Config,
+    ignore_field_order: bool,
     metrics: &Arc<Metrics>,
     stop: &CancellationToken,
 ) -> Result<verify::Report> {
     let shard_keys = clusters.target.shard_keys().await?;
-    let settings = verify::Settings { shard_keys, ..verify::Settings::new(clusters.retry()) };
+    let pace = verify::Pace::new(config.verify.rate);
+    let settings = verify::Settings { shard_keys, ignore_field_order, pace, ..verify::Settings::new(clusters.retry()) };
     // Nothing to wait for but the writers of either side.
     let settle = verify::growing_pause(Duration::from_millis(200));
     let report = verify::verify(&clusters.source, &clusters.reader, &config.selection, &settings, metrics, settle, stop).await?;

@@ -7,6 +7,7 @@ use super::{
     layout,
     lease::Keeper,
     preflight::inspect,
+    verifier,
 };
 use crate::{
     catalog::{Catalog, State},
@@ -152,6 +153,8 @@ impl Opening<'_> {
     async fn board(&self, record: &Record, metrics: Arc<Metrics>, status: watch::Sender<Status>) -> Result<Board> {
         let (entries, partitions) = (self.store.entries().await?, self.store.partitions().await?);
         let catalog = Catalog::new(entries, record.listed_until);
+        let parity = verifier::parity(self.config);
+        verifier::restore(&parity, self.store, &catalog, record.resume_time).await?;
         let copied = |of: fn(&crate::model::Partition) -> u64| partitions.iter().map(of).sum();
         let mut estimate = Estimate::default();
         for collection in catalog.living().iter().filter(|c| !c.entry().is_view()) {
@@ -169,11 +172,13 @@ impl Opening<'_> {
             source_time: None,
             window: None,
             room: None,
+            prover: None,
+            hands: None,
             differences: None,
             cutover: CutoverStatus::default(),
             step: None,
         };
-        let board = Board::new(known, catalog, metrics, record.resume_time, status);
+        let board = Board::new(known, catalog, parity, metrics, record.resume_time, status);
         let done = partitions.iter().filter(|p| p.done).count() as u64;
         board.partitions.send_replace(Counts { waiting: partitions.len() as u64 - done, running: 0, done });
         Ok(board)

@@ -1,6 +1,6 @@
 //! The work of a phase: tail, copy and index builder, started together and ended together.
 
-use super::{board::Board, connect::Clusters, nudge::keep_moving};
+use super::{board::Board, connect::Clusters, nudge::keep_moving, repair::Hands, verifier};
 use crate::{
     accounts::Accounts,
     capped::{Doubts, Transfer},
@@ -65,6 +65,7 @@ impl Work {
         };
         let board = &self.board;
         board.race.resume_from(start);
+        board.progress.send_modify(|p| p.applied = start);
         // Whatever an earlier run had read into the target, the source had it by now.
         let now = self.clusters.source.operation_time().await?;
         board.race.read(now);
@@ -79,9 +80,15 @@ impl Work {
         let mut tasks: JoinSet<Result<()>> = JoinSet::new();
         tasks.spawn(self.tail(&bells, capped).run(from, asked, board.progress.clone(), stop.clone()));
         let builder = self.builder(&bells);
+        board.known().hands = Some(Hands { rereads: rereads.clone(), indexes_changed: bells.indexes_changed.clone() });
         tasks.spawn(self.clone().copy(builder.clone(), rereads, bells, reached, stop.clone()));
         tasks.spawn(builder.run(stop.clone()));
-        let (source, race, progress) = (self.clusters.source, self.board.race, self.board.progress.subscribe());
+        if board.parity.is_on() {
+            let prover = Arc::new(verifier::prover(&self.config, &self.clusters, &self.store, board));
+            board.known().prover = Some(prover.clone());
+            tasks.spawn(verifier::run(prover, board.clone(), stop.clone()));
+        }
+        let (source, race, progress) = (self.clusters.source.clone(), board.race.clone(), board.progress.subscribe());
         tasks.spawn(keep_moving(source, race, progress, stop.clone()));
         if let Some(accounts) = self.accounts {
             tasks.spawn(accounts.follow(stop.clone()));
@@ -186,6 +193,7 @@ impl Work {
             store: self.store.clone(),
             catalog: self.board.catalog.clone(),
             race: self.board.race.clone(),
+            parity: self.board.parity.clone(),
             selection: self.config.selection.clone(),
             metrics: self.board.metrics.clone(),
             indexes_changed: bells.indexes_changed.clone(),

@@ -27,5 +27,8 @@ pub use partition::{Bound, Partition, PartitionId, split_count};
 pub use phase::{Activity, IllegalStep, Milestone, Phase, Verb, permits};
 pub use selection::{Pattern, Selection, UnknownName};
 pub use shard_key::{Distribution, ShardKey, Sharded, can_be_aimed_at};
-pub use status::{CopyStatus, CutoverStatus, EventStatus, Gate, InFlightStatus, Status, UnfinishedIndex, index_title};
+pub use status::{
+    CollectionVerification, CopyStatus, CutoverStatus, EventStatus, Gate, InFlightStatus, PersistentDifference, Status, UnfinishedIndex,
+    VerificationStatus, index_title,
+};
 pub use time::ClusterTime;

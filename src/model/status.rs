@@ -104,8 +104,77 @@ pub struct CutoverStatus {
     pub fence: Option<ClusterTime>,
     /// Seconds for which writes to the source were blocked by us.
     pub writes_blocked_seconds: Option<f64>,
+    /// What was proved equal behind the fence, in words.
+    pub proof: Option<String>,
     /// How the last attempt failed.
     pub last_failure: Option<String>,
+}
+
+/// A difference that was looked at again and persists.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PersistentDifference {
+    /// Namespace on the source; of an extra collection, on the target.
+    pub ns: String,
+    /// As in the report of `verify`.
+    pub kind: String,
+    /// The document's `_id`, as in the report of `verify`.
+    pub id: Option<String>,
+    /// In words. Names fields, never values.
+    pub detail: String,
+}
+
+/// How far one collection is proved equal.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CollectionVerification {
+    /// Namespace on the source.
+    pub ns: String,
+    /// `pending`: not yet compared as a whole; `verified`: equal as of the tail's position; `stale`: equal as of
+    /// `proved_cluster_time`, and touched since; `different`: differences persist.
+    pub state: String,
+    /// Documents compared, each counted once.
+    pub documents: u64,
+    /// Their size in bytes.
+    pub bytes: u64,
+    /// Partitions in which it is compared; 0 while not yet split.
+    pub partitions: u64,
+    /// Partitions compared as a whole at least once.
+    pub partitions_proved: u64,
+    /// Differences that persist.
+    pub differences: u64,
+    /// Source time up to which both sides are proved equal.
+    pub proved_cluster_time: Option<ClusterTime>,
+}
+
+/// What the continuous verification has proved.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct VerificationStatus {
+    /// `off`, `failed`, or as for a collection: the worst of all.
+    pub state: String,
+    /// Why it cannot go on at the moment. It tries again.
+    pub failure: Option<String>,
+    /// Source time up to which every collection is proved equal.
+    pub proved_cluster_time: Option<ClusterTime>,
+    /// Documents compared, each counted once.
+    pub documents: u64,
+    /// Their size in bytes.
+    pub bytes: u64,
+    /// Collections in that state.
+    pub verified: u64,
+    /// Collections in that state.
+    pub stale: u64,
+    /// Collections in that state.
+    pub pending: u64,
+    /// Collections in that state.
+    pub different: u64,
+    /// Differences that persist, of documents and of structure.
+    pub differences: u64,
+    /// The first of them.
+    pub listed_differences: Vec<PersistentDifference>,
+    /// By namespace, those that are not verified first; of more than 200, the first.
+    pub collections: Vec<CollectionVerification>,
 }
 
 /// The snapshot. `format` grows only when a field changes its meaning or goes.
@@ -158,6 +227,8 @@ pub struct Status {
     pub retries: u64,
     /// Indexes still to be built, or that could not be.
     pub unfinished_indexes: Vec<UnfinishedIndex>,
+    /// What is proved equal.
+    pub verification: VerificationStatus,
     /// What the cutover is at.
     pub cutover: Option<CutoverStatus>,
     /// The verbs that make sense now.

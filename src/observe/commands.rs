@@ -39,7 +39,7 @@ pub(super) async fn resume(State(endpoint): State<Endpoint>, headers: HeaderMap,
 }
 
 pub(super) async fn verify(State(endpoint): State<Endpoint>, headers: HeaderMap, body: Bytes) -> Response {
-    ask(&endpoint, body_of(&headers, &body).map(|NoBody {}| Command::Verify)).await
+    ask(&endpoint, body_of(&headers, &body).map(Command::Verify)).await
 }
 
 pub(super) async fn cutover(State(endpoint): State<Endpoint>, headers: HeaderMap, body: Bytes) -> Response {

@@ -15,11 +15,23 @@ pub enum Command {
     /// Go on.
     Resume,
     /// Compare both sides while the tail goes on.
-    Verify,
+    Verify(Examination),
     /// Hand over.
     Cutover(Handover),
     /// Give up the migration: lift the fence, drop the metadata, end the process.
     Abort,
+}
+
+/// How to compare.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Examination {
+    /// Mend the differences that persist.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub repair: bool,
+    /// Documents whose fields differ in nothing but their order are equal.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub ignore_field_order: bool,
 }
 
 /// How to hand over.
@@ -32,13 +44,16 @@ pub struct Handover {
     pub timeout_seconds: u64,
     /// Only look at the gates.
     pub dry_run: bool,
+    /// Hand over although documents are not all proved equal.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub accept_unproved_documents: bool,
     /// Indexes that the target may do without, as `db.collection:index`.
     pub waive_indexes: Vec<String>,
 }
 
 impl Default for Handover {
     fn default() -> Self {
-        Self { writes_stopped: false, timeout_seconds: 60, dry_run: false, waive_indexes: Vec::new() }
+        Self { writes_stopped: false, timeout_seconds: 60, dry_run: false, accept_unproved_documents: false, waive_indexes: Vec::new() }
     }
 }
 

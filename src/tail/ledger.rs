@@ -5,8 +5,9 @@ use crate::{
     catalog::Catalog,
     checkpoint::{Frontier, Store},
     error::Result,
-    model::Position,
+    model::{ClusterTime, Position},
     observe::Metrics,
+    parity::Parity,
     race::Race,
 };
 use std::{collections::VecDeque, sync::Arc, time::Duration};
@@ -27,12 +28,13 @@ pub(super) async fn keep<C: Store>(
     mut applied: mpsc::Receiver<Passed>,
     store: C,
     race: Race,
+    parity: Parity,
     catalog: Catalog,
     metrics: Arc<Metrics>,
     every: Duration,
     progress: watch::Sender<Progress>,
 ) -> Result<()> {
-    let mut ledger = Ledger { store, race, catalog, metrics, progress, frontier: Frontier::default(), candidates: VecDeque::new() };
+    let mut ledger = Ledger { store, race, parity, catalog, metrics, progress, frontier: Frontier::default(), candidates: VecDeque::new() };
     let mut tick = tokio::time::interval(every);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut batch = Vec::with_capacity(AT_ONCE);
@@ -54,6 +56,7 @@ pub(super) async fn keep<C: Store>(
 struct Ledger<C> {
     store: C,
     race: Race,
+    parity: Parity,
     catalog: Catalog,
     metrics: Arc<Metrics>,
     progress: watch::Sender<Progress>,
@@ -96,6 +99,7 @@ impl<C: Store> Ledger<C> {
         let Some(n) = self.race.promise(self.candidates.iter().map(|p| p.time)) else { return Ok(()) };
         let Some(position) = self.candidates.drain(..=n).next_back() else { return Ok(()) };
         let started = Instant::now();
+        self.save_marks(position.time).await?;
         self.store.save_resume_point(&position).await?;
         self.metrics.checkpoint_saved(started.elapsed());
         self.progress.send_modify(|p| {
@@ -105,6 +109,16 @@ impl<C: Store> Ledger<C> {
         let forgotten = self.catalog.forget_dropped(position.time);
         if !forgotten.is_empty() {
             self.store.forget(&forgotten).await?;
+        }
+        Ok(())
+    }
+
+    /// What was touched before the resume point is not seen again after a crash: the marks come first.
+    async fn save_marks(&self, time: ClusterTime) -> Result<()> {
+        if self.parity.is_on() {
+            let marks = self.parity.marks();
+            self.store.save_marks(&marks, time).await?;
+            self.parity.saved(&marks);
         }
         Ok(())
     }

@@ -23,6 +23,7 @@ use crate::{
     error::Result,
     model::{ClusterTime, Position, Selection, Write},
     observe::Metrics,
+    parity::Parity,
     race::{Race, Reread},
     retry::Retry,
     source::{Source, StartAt},
@@ -54,6 +55,8 @@ pub struct Tail<S, T, C> {
     pub catalog: Catalog,
     /// Where the copy is met.
     pub race: Race,
+    /// Told of what is touched.
+    pub parity: Parity,
     /// What is replicated.
     pub selection: Selection,
     /// Counters.
@@ -173,6 +176,7 @@ impl<S: Source, T: Target, C: Store> Tail<S, T, C> {
             applied,
             self.store.clone(),
             self.race.clone(),
+            self.parity.clone(),
             self.catalog.clone(),
             self.metrics.clone(),
             self.checkpoint_every,

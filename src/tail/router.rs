@@ -126,6 +126,7 @@ impl<S: Source, T: Target, C: Store> Router<S, T, C> {
         self.note_repeats(&collection, &write).await?;
         let order = collection.order_of(&write.key);
         self.tail.race.touch(collection.uuid(), order, time);
+        self.tail.parity.note(collection.uuid(), &write.key);
         let lane = &self.lanes[order.lane(self.lanes.len())];
         Ok(lane.send(Work::Change(Parcel { seq, position, write, collection, place })).await.ok())
     }
@@ -143,6 +144,7 @@ impl<S: Source, T: Target, C: Store> Router<S, T, C> {
             Brought::Documents => self.tail.copy_wanted.notify_one(),
         }
         self.tail.metrics.applied(AppliedOp::Ddl, 1);
+        self.tail.parity.note_structure();
         self.tail.indexes_changed.notify_one();
     }
 

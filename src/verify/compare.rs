@@ -12,6 +12,7 @@ use crate::{
 };
 use bson::RawDocument;
 use std::collections::HashMap;
+use xxhash_rust::xxh3::xxh3_128;
 
 /// How the two sides differ in a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -37,6 +38,36 @@ pub(super) fn documents(batch: &RawDocument) -> Result<Vec<&RawDocument>> {
     if walk.broken() { Err(Error::Bug("a batch that cannot be walked to its end".into())) } else { Ok(found) }
 }
 
+/// What two documents are compared by: all of their bytes, or with the fields of each (but not the items of an array) in no
+/// particular order.
+pub(super) type Digest = fn(&RawDocument) -> u128;
+
+pub(super) fn digest_of(ignore_field_order: bool) -> Digest {
+    if ignore_field_order { without_order } else { |doc| xxh3_128(doc.as_bytes()) }
+}
+
+fn without_order(doc: &RawDocument) -> u128 {
+    xxh3_128(&fields(doc, true))
+}
+
+fn fields(doc: &RawDocument, sort: bool) -> Vec<u8> {
+    let field = |e: raw::Element<'_>| {
+        let mut bytes = vec![e.tag];
+        bytes.extend_from_slice(e.name);
+        bytes.push(0);
+        match e.document() {
+            Some(inner) => bytes.extend(fields(inner, e.tag == raw::tag::DOCUMENT)),
+            None => bytes.extend_from_slice(e.value),
+        }
+        xxh3_128(&bytes)
+    };
+    let mut all: Vec<u128> = raw::elements(doc).map(field).collect();
+    if sort {
+        all.sort_unstable();
+    }
+    all.into_iter().flat_map(u128::to_le_bytes).collect()
+}
+
 /// The key of a document.
 ///
 /// # Errors
@@ -59,11 +90,13 @@ pub(super) struct Comparison<'a> {
     next: usize,
     /// Built when the two sides first fall out of step.
     by_id: Option<HashMap<Id<'a>, usize>>,
+    digest: Option<Digest>,
 }
 
 impl<'a> Comparison<'a> {
-    pub(super) fn new(sources: &'a [&'a RawDocument]) -> Self {
-        Self { sources, met: vec![false; sources.len()], next: 0, by_id: None }
+    /// `digest` decides where bytes differ.
+    pub(super) fn new(sources: &'a [&'a RawDocument], digest: Option<Digest>) -> Self {
+        Self { sources, met: vec![false; sources.len()], next: 0, by_id: None, digest }
     }
 
     /// Takes the next document of the target; tells how it differs, if it does.
@@ -78,7 +111,9 @@ impl<'a> Comparison<'a> {
             return Ok(Some(MismatchKind::Extra));
         }
         self.next = at + 1;
-        Ok((self.sources[at].as_bytes() != target.as_bytes()).then_some(MismatchKind::Different))
+        let source = self.sources[at];
+        let same = source.as_bytes() == target.as_bytes() || self.digest.is_some_and(|digest| digest(source) == digest(target));
+        Ok((!same).then_some(MismatchKind::Different))
     }
 
     fn find(&mut self, id: Id<'_>) -> Result<Option<usize>> {
@@ -130,7 +165,7 @@ mod tests {
     /// Mismatches by `_id` as text, sorted.
     fn compare(source: &[RawDocumentBuf], target: &[RawDocumentBuf]) -> Vec<(MismatchKind, String)> {
         let sources: Vec<&RawDocument> = source.iter().map(|d| &**d).collect();
-        let mut comparison = Comparison::new(&sources);
+        let mut comparison = Comparison::new(&sources, None);
         let mut found = Vec::new();
         let id = |d: &RawDocument| format!("{:?}", d.get("_id").unwrap().unwrap());
         for doc in target {
@@ -163,6 +198,24 @@ mod tests {
     #[test]
     fn field_order_matters() {
         assert_eq!(kinds(&[rawdoc! {"_id": 1, "a": 1, "b": 2}], &[rawdoc! {"_id": 1, "b": 2, "a": 1}]), [MismatchKind::Different]);
+    }
+
+    #[test]
+    fn field_order_can_be_left_out_at_any_depth() {
+        let digest = digest_of(true);
+        let a = rawdoc! {"_id": 1, "a": {"x": 1, "y": [1, {"p": 1, "q": 2}]}, "b": 2};
+        assert_eq!(digest(&a), digest(&rawdoc! {"b": 2, "a": {"y": [1, {"q": 2, "p": 1}], "x": 1}, "_id": 1}));
+        for other in [
+            rawdoc! {"_id": 1, "a": {"x": 1, "y": [{"p": 1, "q": 2}, 1]}, "b": 2},
+            rawdoc! {"_id": 1, "a": {"x": 1_i64, "y": [1, {"p": 1, "q": 2}]}, "b": 2},
+            rawdoc! {"_id": 1, "a": {"x": 1, "y": [1, {"p": 2, "q": 1}]}, "b": 2},
+        ] {
+            assert_ne!(digest(&a), digest(&other));
+        }
+        let sources: Vec<&RawDocument> = vec![&a];
+        let swapped = rawdoc! {"_id": 1, "b": 2, "a": {"x": 1, "y": [1, {"p": 1, "q": 2}]}};
+        assert_eq!(Comparison::new(&sources, Some(digest)).meet(&swapped).unwrap(), None);
+        assert_eq!(Comparison::new(&sources, None).meet(&swapped).unwrap(), Some(MismatchKind::Different));
     }
 
     #[test]

@@ -8,6 +8,9 @@
 //! same on the source and on the target that had caught up with it.
 
 mod compare;
+mod continuous;
+mod mended;
+mod pace;
 mod parallel;
 mod partition;
 mod plan;
@@ -17,6 +20,10 @@ mod structure;
 mod survey;
 
 pub use compare::MismatchKind;
+use compare::digest_of;
+pub use continuous::{Findings, Proof, Prover};
+pub use mended::Mended;
+pub use pace::Pace;
 pub use plan::{Pair, Plan, plan};
 pub use report::{Covered, Difference, DifferenceKind, NamespaceReport, Report};
 pub use structure::{indexes, options};
@@ -66,6 +73,16 @@ pub struct Settings {
     pub parked: bool,
     /// A migration follows the source meanwhile: a collection that is dropped is nothing unusual.
     pub live: bool,
+    /// Whether [`structure_only`] counts the documents of large collections, too.
+    pub count: bool,
+    /// Documents of these namespaces of the source only; structure is compared of all.
+    pub only: Option<Arc<BTreeSet<Namespace>>>,
+    /// Whether documents that differ in nothing but the order of fields are equal.
+    pub ignore_field_order: bool,
+    /// What was mended before.
+    pub mended: Mended,
+    /// How fast.
+    pub pace: Pace,
     /// For scans that break.
     pub retry: Retry,
 }
@@ -86,6 +103,11 @@ impl Settings {
             generations: 10,
             parked: false,
             live: false,
+            count: true,
+            only: None,
+            ignore_field_order: false,
+            mended: Mended::default(),
+            pace: Pace::default(),
             retry,
         }
     }
@@ -141,6 +163,7 @@ where
             .iter()
             .filter(|p| p.collections().is_some())
             .filter(|p| p.identity().is_some_and(|id| !compared.contains(&id)))
+            .filter(|p| settings.only.as_ref().is_none_or(|only| only.contains(&p.source_info.ns)))
             .cloned()
             .collect();
         if fresh.is_empty() {
@@ -159,15 +182,20 @@ where
         }
     };
     structure.tell(&mut draft);
+    draft.differences.iter_mut().for_each(|d| settings.mended.tell(d));
+    draft.covered.field_order = !settings.ignore_field_order;
     tell_metrics(metrics, &draft);
     let report = draft.finish(settings.max_listed, source_time);
-    if report.equal {
+    if report.equal && settings.only.is_none() {
         metrics.parity_proved(Duration::ZERO);
     }
     Ok(report)
 }
 
-/// Compares options and indexes, and counts documents exactly: for the moment of the cutover when the source
+/// Collections with no more documents than this are counted in any case: it takes a moment.
+const COUNTED_ANYWAY: u64 = 200_000;
+
+/// Compares options and indexes, and counts documents exactly (see [`Settings::count`]): for the moment of the cutover when the source
 /// stands still and the documents have been compared. Nothing is looked at twice.
 ///
 /// # Errors
@@ -188,14 +216,18 @@ pub async fn structure_only<A: Source, B: Source>(
     draft.covered.parked = settings.parked;
     let jobs: Vec<_> = found.pairs.iter().filter_map(plan::Pair::collections).collect();
     let counts = parallel::all(jobs, settings.workers, stop, |(ours, theirs), _| {
-        let (source, target) = (source.clone(), target.clone());
+        let (source, target, all) = (source.clone(), target.clone(), settings.count);
         async move {
+            // To count is to read the whole index.
+            if !all && source.estimate(&ours).await?.documents > COUNTED_ANYWAY {
+                return Ok(None);
+            }
             let both = tokio::join!(source.count(&ours), target.count(&theirs));
-            Ok((ours, theirs, number(both.0?), number(both.1?)))
+            Ok(Some((ours, theirs, number(both.0?), number(both.1?))))
         }
     })
     .await?;
-    for (ours, theirs, n, m) in counts {
+    for (ours, theirs, n, m) in counts.into_iter().flatten() {
         draft.covered.collections += 1;
         draft.namespace(&ours.ns, &theirs.ns).documents = n;
         if n != m {
@@ -238,7 +270,13 @@ where
     let mut tasks = Vec::new();
     for (task, collated) in split.into_iter().flatten() {
         let (source, target) = (task.source.clone(), task.target.clone());
-        readable[task.pair] = Some(Readable { source, target, batch_documents: task.batch_documents, collated });
+        readable[task.pair] = Some(Readable {
+            source,
+            target,
+            batch_documents: task.batch_documents,
+            collated,
+            digest: digest_of(settings.ignore_field_order),
+        });
         tasks.push(task);
     }
     // The partitions of one collection follow each other; several collections are read at a time only at their ends.
@@ -271,7 +309,7 @@ where
     tracing::debug!(suspects = suspects.len(), "documents compared once");
     let rechecked = recheck::recheck((source, target), &readable, suspects, settings, settle, stop).await?;
     draft.covered.generations = draft.covered.generations.max(rechecked.generations);
-    draft.differences.extend(rechecked.differences);
+    draft.differences.extend(rechecked.differences.into_iter().map(|(_, found)| found));
     gone_pairs.extend(rechecked.gone);
     draft.covered.collections += (pairs.len() - gone_pairs.len()) as u64;
     Ok(gone_pairs)

@@ -6,7 +6,7 @@
 
 use super::{
     Settings,
-    compare::{Comparison, MismatchKind, documents, key_of},
+    compare::{Comparison, Digest, MismatchKind, digest_of, documents, key_of},
 };
 use crate::{
     error::{Error, Result},
@@ -19,7 +19,7 @@ use std::sync::{
     Arc,
     atomic::{AtomicI64, Ordering},
 };
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 /// One partition to be compared.
@@ -69,12 +69,17 @@ pub(super) async fn compare<A: Source, B: Source>(
 ) -> Result<Outcome> {
     let outcome = Outcome { pair: task.pair, ..Outcome::default() };
     let from = task.partition.min.clone();
-    let walk = Mutex::new(Walk { source, target, task, room, from, carried: None, scan: None, ahead: None, outcome, metrics });
+    let digest = settings.ignore_field_order.then(|| digest_of(true));
+    let walk = Mutex::new(Walk { source, target, task, room, from, carried: None, scan: None, ahead: None, outcome, metrics, digest });
     let retry = settings.retry.until(stop.clone());
+    let mut bytes = 0;
     while !stop.is_cancelled() {
+        let started = Instant::now();
         if retry.run(|| async { walk.lock().await.step().await }).await? {
             return Ok(walk.into_inner().outcome);
         }
+        let so_far = walk.lock().await.outcome.bytes;
+        settings.pace.rest(so_far - std::mem::replace(&mut bytes, so_far), started.elapsed(), &stop).await;
     }
     Err(Error::Interrupted)
 }
@@ -92,6 +97,7 @@ struct Walk<A: Source, B: Source> {
     ahead: Option<ScanBatch>,
     outcome: Outcome,
     metrics: Arc<Metrics>,
+    digest: Option<Digest>,
 }
 
 impl<A: Source, B: Source> Walk<A, B> {
@@ -135,7 +141,7 @@ impl<A: Source, B: Source> Walk<A, B> {
         }
         let max = Some(bound_of(last).ok_or_else(|| Error::Bug("a stored document without `_id`".into()))?);
         // Reading on is done while the target is read. Both are awaited to their ends.
-        let theirs = read_target(&self.target, &self.task, self.from.clone(), max.clone(), &ours, &self.room);
+        let theirs = read_target(&self.target, &self.task, self.from.clone(), max.clone(), &ours, &self.room, self.digest);
         let (found, ahead) = tokio::join!(theirs, scan.next());
         let (found, ahead) = (found?, ahead?);
         let Some(found) = found else { return Ok(self.gone()) };
@@ -149,7 +155,7 @@ impl<A: Source, B: Source> Walk<A, B> {
     async fn last(&mut self) -> Result<bool> {
         let ours: Vec<_> = self.carried.iter().map(|doc| &**doc).collect();
         let max = self.task.partition.max.clone();
-        let Some(found) = read_target(&self.target, &self.task, self.from.clone(), max, &ours, &self.room).await? else {
+        let Some(found) = read_target(&self.target, &self.task, self.from.clone(), max, &ours, &self.room, self.digest).await? else {
             return Ok(self.gone());
         };
         self.outcome.add(found, &ours, &self.room, &self.metrics);
@@ -201,9 +207,10 @@ async fn read_target<B: Source>(
     max: Option<Bound>,
     ours: &[&bson::RawDocument],
     room: &Room,
+    digest: Option<Digest>,
 ) -> Result<Option<InRange>> {
     let mut found = InRange::default();
-    let mut comparison = Comparison::new(ours);
+    let mut comparison = Comparison::new(ours, digest);
     let range = scan_range(from, max, task.target_time, task.batch_documents);
     let mut scan = match target.scan(&task.target, range).await? {
         Found::Here(scan) => scan,

@@ -5,7 +5,7 @@
 
 use super::{
     Settings,
-    compare::{MismatchKind, describe},
+    compare::{Digest, MismatchKind, describe},
     gone,
     report::{Difference, DifferenceKind, id_text},
 };
@@ -14,25 +14,20 @@ use crate::{
     model::{ClusterTime, DocumentKey, Side},
     source::{CollectionRef, Found, Source},
 };
-use bson::RawDocumentBuf;
 use std::collections::{BTreeSet, HashMap, HashSet};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use xxhash_rust::xxh3::xxh3_128;
 
 /// Confirmed when found so many times in a row with an unchanged source.
 const STRIKES: u32 = 2;
-/// Keys of one read at most.
+/// Keys of one read at most, and of the first.
 const KEYS_AT_ONCE: usize = 200;
+const FIRST_READ: usize = 16;
+/// Bytes of an answer above which fewer keys are asked for.
+const LARGE_ANSWER: usize = 1 << 20;
 
 /// One document on one side: a digest of all its bytes, or that it is not there.
 pub(super) type Seen = Option<u128>;
-
-/// What one side holds under a key. An `_id` is unique on each shard only: it may be there twice.
-#[derive(Debug, Clone, Default)]
-struct Held {
-    doc: Option<RawDocumentBuf>,
-    twice: bool,
-}
 
 /// A mismatch under suspicion.
 #[derive(Debug)]
@@ -89,12 +84,15 @@ pub(super) struct Readable {
     pub(super) target: CollectionRef,
     pub(super) batch_documents: u32,
     pub(super) collated: bool,
+    /// By which its documents are compared.
+    pub(super) digest: Digest,
 }
 
 /// What the recheck found.
 #[derive(Debug, Default)]
 pub(super) struct Rechecked {
-    pub(super) differences: Vec<Difference>,
+    /// Each with the number of its pair.
+    pub(super) differences: Vec<(usize, Difference)>,
     pub(super) generations: u32,
     /// Pairs of which one side was dropped meanwhile.
     pub(super) gone: BTreeSet<usize>,
@@ -130,14 +128,14 @@ where
             if stop.is_cancelled() {
                 return Err(Error::Interrupted);
             }
-            let read = read(source, &pair.source, pair.collated, chunk, read_at, &mut read_at).await?;
-            if read.is_none() {
-                gone(settings, Side::Source, &pair.source)?;
-                done.gone.insert(chunk[0].pair);
-            }
-            match read {
-                Some(docs) => first.extend(docs.iter().map(digest)),
-                None => first.extend(chunk.iter().map(|_| None)),
+            let keys: Vec<_> = chunk.iter().map(|s| &s.key).collect();
+            match read(source, &pair.source, (pair.collated, pair.digest), &keys, read_at, &mut read_at).await? {
+                Some(seen) => first.extend(seen),
+                None => {
+                    gone(settings, Side::Source, &pair.source)?;
+                    done.gone.insert(chunk[0].pair);
+                    first.extend(chunk.iter().map(|_| None));
+                }
             }
         }
         settle(read_at).await?;
@@ -149,28 +147,29 @@ where
             if stop.is_cancelled() {
                 return Err(Error::Interrupted);
             }
+            let started = Instant::now();
             let (chunk, behind) = rest.split_at_mut(size);
             rest = behind;
-            let theirs = read(target, &pair.target, pair.collated, chunk, target_time, &mut ClusterTime::default()).await?;
-            let again = read(source, &pair.source, pair.collated, chunk, read_at, &mut ClusterTime::default()).await?;
-            let (Some(theirs), Some(again)) = (&theirs, &again) else {
-                let side = if theirs.is_none() { Side::Target } else { Side::Source };
-                gone(settings, side, if theirs.is_none() { &pair.target } else { &pair.source })?;
-                done.gone.insert(chunk[0].pair);
+            let number = chunk[0].pair;
+            let seen = &first[verdicts.len()..verdicts.len() + size];
+            let Some(looked) = look_again((source, target), &pair, chunk, seen, (read_at, target_time)).await? else {
+                gone(settings, Side::Target, &pair.target)?;
+                done.gone.insert(number);
                 verdicts.extend(chunk.iter().map(|_| Verdict::Equal));
                 continue;
             };
-            for ((suspect, theirs), again) in chunk.iter_mut().zip(theirs).zip(again) {
-                let verdict = suspect.judge(first[verdicts.len()], digest(theirs), digest(again));
+            for (suspect, verdict) in chunk.iter().zip(looked) {
                 if let Verdict::Confirmed(kind) = verdict {
-                    let found = confirmed(&pair, &suspect.key, kind, again, theirs);
+                    let found = confirmed((source, target), &pair, &suspect.key, kind, (read_at, target_time)).await?;
                     // One document may be here twice, under two keys that are one to the server.
-                    if told.insert((suspect.pair, found.kind, found.id.clone(), found.detail.clone(), exact(suspect, again.doc.as_ref()))) {
-                        done.differences.push(found);
+                    let exact = found.key.as_ref().map(|key| key.as_raw().as_bytes().to_vec());
+                    if told.insert((suspect.pair, found.kind, found.id.clone(), found.detail.clone(), exact)) {
+                        done.differences.push((suspect.pair, found));
                     }
                 }
                 verdicts.push(verdict);
             }
+            settings.pace.rest(0, started.elapsed(), stop).await;
         }
         let mut verdicts = verdicts.into_iter();
         suspects.retain(|s| verdicts.next() == Some(Verdict::Again) && !done.gone.contains(&s.pair));
@@ -179,28 +178,72 @@ where
         let ns = pairs.get(suspect.pair).and_then(Option::as_ref).map(|p| p.source.ns.clone());
         let Some(ns) = ns else { continue };
         let detail = format!("changed on the source each time, {} times", done.generations);
-        done.differences.push(Difference { ns, kind: DifferenceKind::Unsettled, id: Some(id_text(&suspect.key)), detail });
+        let id = Some(id_text(&suspect.key));
+        let found = Difference { id, key: Some(suspect.key), ..Difference::of(DifferenceKind::Unsettled, &ns, detail) };
+        done.differences.push((suspect.pair, found));
     }
     Ok(done)
 }
 
-/// The exact key under which a difference is told once.
-fn exact(suspect: &Suspect, ours: Option<&RawDocumentBuf>) -> Vec<u8> {
-    let key = ours.and_then(|doc| DocumentKey::of(doc));
-    key.as_ref().unwrap_or(&suspect.key).as_raw().as_bytes().to_vec()
+/// Reads the target, and where it is not as the source was, the source once more; `None` where a collection is gone.
+async fn look_again<A: Source, B: Source>(
+    (source, target): (&A, &B),
+    pair: &Readable,
+    chunk: &mut [Suspect],
+    first: &[Seen],
+    (source_time, target_time): (ClusterTime, ClusterTime),
+) -> Result<Option<Vec<Verdict>>> {
+    let mut nowhere = ClusterTime::default();
+    let keys: Vec<_> = chunk.iter().map(|s| &s.key).collect();
+    let Some(theirs) = read(target, &pair.target, (pair.collated, pair.digest), &keys, target_time, &mut nowhere).await? else {
+        return Ok(None);
+    };
+    let other: Vec<usize> = (0..keys.len()).filter(|n| theirs[*n] != first[*n]).collect();
+    let mut again = first.to_vec();
+    if !other.is_empty() {
+        let keys: Vec<_> = other.iter().map(|n| keys[*n]).collect();
+        let Some(seen) = read(source, &pair.source, (pair.collated, pair.digest), &keys, source_time, &mut nowhere).await? else {
+            return Ok(None);
+        };
+        other.iter().zip(seen).for_each(|(n, seen)| again[*n] = seen);
+    }
+    let verdicts = chunk.iter_mut().enumerate().map(|(n, suspect)| suspect.judge(first[n], theirs[n], again[n]));
+    Ok(Some(verdicts.collect()))
 }
 
-fn confirmed(pair: &Readable, key: &DocumentKey, kind: MismatchKind, ours: &Held, theirs: &Held) -> Difference {
-    let twice = theirs.twice;
-    let (ours, theirs) = (ours.doc.as_ref(), theirs.doc.as_ref());
-    let detail = match (ours, theirs) {
-        (Some(_), Some(_)) if twice => "stands on the target twice, on two shards".into(),
-        (Some(ours), Some(theirs)) => describe(ours, theirs),
-        (Some(_), None) => "not on the target".into(),
-        (None, _) => "not on the source".into(),
+/// In words. The documents are read once more for it, one by one: none is kept.
+async fn confirmed<A: Source, B: Source>(
+    (source, target): (&A, &B),
+    pair: &Readable,
+    key: &DocumentKey,
+    kind: MismatchKind,
+    (source_time, target_time): (ClusterTime, ClusterTime),
+) -> Result<Difference> {
+    let one = std::slice::from_ref(key);
+    let ours = match source.fetch(&pair.source, one, source_time).await? {
+        Found::Here(found) => found.documents.into_iter().next(),
+        Found::Gone => None,
     };
-    let stored = ours.and_then(|doc| DocumentKey::of(doc));
-    Difference { ns: pair.source.ns.clone(), kind: kind.into(), id: Some(id_text(stored.as_ref().unwrap_or(key))), detail }
+    let theirs = match target.fetch(&pair.target, one, target_time).await? {
+        Found::Here(found) => found.documents,
+        Found::Gone => Vec::new(),
+    };
+    let twice = theirs.len() > 1;
+    let theirs = theirs.into_iter().next();
+    let detail = match (kind, &ours, &theirs) {
+        (MismatchKind::Different, ..) if twice => "stands on the target twice, on two shards".into(),
+        (MismatchKind::Different, Some(ours), Some(theirs)) => describe(ours, theirs),
+        (MismatchKind::Different, ..) => "bytes differ".into(),
+        (MismatchKind::Missing, ..) => "not on the target".into(),
+        (MismatchKind::Extra, ..) => "not on the source".into(),
+    };
+    let stored = ours.and_then(|doc| DocumentKey::of(&doc));
+    let there = theirs.and_then(|doc| DocumentKey::of(&doc));
+    Ok(Difference {
+        id: Some(id_text(stored.as_ref().unwrap_or(key))),
+        key: Some(there.or(stored).unwrap_or_else(|| key.clone())),
+        ..Difference::of(kind.into(), &pair.source.ns, detail)
+    })
 }
 
 /// Suspects of one pair, so many at a time. They are sorted by pair.
@@ -215,42 +258,62 @@ fn chunks<'a, 's>(suspects: &'s [Suspect], pairs: &'a [Option<Readable>]) -> Res
     Ok(all)
 }
 
-fn digest(held: &Held) -> Seen {
-    held.doc.as_ref().map(|doc| xxh3_128(doc.as_bytes()) ^ u128::from(held.twice))
-}
-
-/// The documents of these keys, in their order; `None` where the collection is gone. `read_at` moves up.
+/// What these keys have, in their order; `None` where the collection is gone. `read_at` moves up.
 async fn read<S: Source>(
     from: &S,
     of: &CollectionRef,
-    collated: bool,
-    suspects: &[Suspect],
+    (collated, digest): (bool, Digest),
+    keys: &[&DocumentKey],
     after: ClusterTime,
     read_at: &mut ClusterTime,
-) -> Result<Option<Vec<Held>>> {
-    let keys: Vec<_> = suspects.iter().map(|s| s.key.clone()).collect();
-    let Found::Here(fetched) = from.fetch(of, &keys, after).await? else { return Ok(None) };
+) -> Result<Option<Vec<Seen>>> {
+    let (mut all, mut rest, mut at_once) = (Vec::with_capacity(keys.len()), keys, FIRST_READ);
+    while !rest.is_empty() {
+        let (now, later) = rest.split_at(at_once.min(rest.len()));
+        rest = later;
+        let Some((seen, bytes)) = read_some(from, of, (collated, digest), now, after, read_at).await? else { return Ok(None) };
+        all.extend(seen);
+        at_once = if bytes > LARGE_ANSWER { 1 } else { (at_once * 2).min(KEYS_AT_ONCE) };
+    }
+    Ok(Some(all))
+}
+
+/// The same in one answer, with the bytes of the documents: they are digested at once, and none is kept.
+async fn read_some<S: Source>(
+    from: &S,
+    of: &CollectionRef,
+    (collated, digest): (bool, Digest),
+    keys: &[&DocumentKey],
+    after: ClusterTime,
+    read_at: &mut ClusterTime,
+) -> Result<Option<(Vec<Seen>, usize)>> {
+    let asked: Vec<DocumentKey> = keys.iter().map(|&key| key.clone()).collect();
+    let Found::Here(fetched) = from.fetch(of, &asked, after).await? else { return Ok(None) };
     *read_at = (*read_at).max(fetched.read_at);
-    let mut found = vec![Held::default(); keys.len()];
-    let mut unclaimed = false;
+    let mut found = vec![None; keys.len()];
+    let (mut unclaimed, mut bytes) = (false, 0);
     let by_id: HashMap<Vec<u8>, usize> = keys.iter().enumerate().map(|(at, key)| (exact_id(key), at)).collect();
     for doc in fetched.documents {
+        bytes += doc.as_bytes().len();
         let key = super::compare::key_of(&doc)?;
         match by_id.get(&exact_id(&key)) {
-            Some(&at) => found[at].twice |= found[at].doc.replace(doc).is_some(),
+            // An `_id` is unique on each shard only. What stands twice differs from either, in whatever order they came.
+            Some(&at) => {
+                found[at] = Some(found[at].map_or_else(|| digest(&doc), |other: u128| other.wrapping_add(digest(&doc)).wrapping_add(1)))
+            }
             None => unclaimed = true,
         }
     }
     // Where the server may take two keys of other bytes for one, it is asked for each by itself.
-    let met: HashSet<_> = keys.iter().zip(&found).filter(|(_, held)| held.doc.is_some()).map(|(key, _)| key.canonical()).collect();
-    for (key, slot) in keys.iter().zip(&mut found).filter(|(_, slot)| slot.doc.is_none()) {
+    let met: HashSet<_> = keys.iter().zip(&found).filter(|(_, doc)| doc.is_some()).map(|(key, _)| key.canonical()).collect();
+    for (key, slot) in asked.iter().zip(&mut found).filter(|(_, slot)| slot.is_none()) {
         if unclaimed || collated || met.contains(&key.canonical()) {
             let Found::Here(one) = from.fetch(of, std::slice::from_ref(key), after).await? else { return Ok(None) };
             *read_at = (*read_at).max(one.read_at);
-            slot.doc = one.documents.into_iter().next();
+            *slot = one.documents.first().map(|doc| digest(doc));
         }
     }
-    Ok(Some(found))
+    Ok(Some((found, bytes)))
 }
 
 fn exact_id(key: &DocumentKey) -> Vec<u8> {

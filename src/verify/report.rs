@@ -59,7 +59,7 @@ impl From<MismatchKind> for DifferenceKind {
 }
 
 /// One difference.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Difference {
     /// On the source; of an extra collection, on the target.
     #[serde(serialize_with = "as_text")]
@@ -70,12 +70,18 @@ pub struct Difference {
     pub id: Option<String>,
     /// In words. Names fields, never values.
     pub detail: String,
+    /// The document's key, to look at it again; the target's own where a key of other bytes is the same to the server.
+    #[serde(skip)]
+    pub key: Option<DocumentKey>,
+    /// The index, or the option, that it is about.
+    #[serde(skip)]
+    pub part: Option<String>,
 }
 
 impl Difference {
     /// One that is of no single document.
     pub(super) fn of(kind: DifferenceKind, ns: &Namespace, detail: String) -> Self {
-        Self { ns: ns.clone(), kind, id: None, detail }
+        Self { ns: ns.clone(), kind, id: None, detail, key: None, part: None }
     }
 }
 
@@ -109,6 +115,8 @@ pub struct Covered {
     pub generations: u32,
     /// Whether documents were compared (or, before a seal, counted only).
     pub documents: bool,
+    /// Whether documents whose fields are in another order count as different.
+    pub field_order: bool,
     /// Whether options that the target gets at the seal were excused.
     pub parked: bool,
 }
@@ -157,7 +165,8 @@ impl Report {
                     ..NamespaceReport::default()
                 }),
             }
-            self.differences.push(Difference { ns, kind, id: Some(serde_json::Value::from(name.id.as_str()).to_string()), detail });
+            let id = Some(serde_json::Value::from(name.id.as_str()).to_string());
+            self.differences.push(Difference { id, ..Difference::of(kind, &ns, detail) });
             self.equal = false;
         }
         self

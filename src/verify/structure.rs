@@ -30,7 +30,9 @@ pub fn options(pair: &Pair, parked: bool) -> Vec<Difference> {
     }
     let parked: &[&[u8]] = if parked { &PARKED_OPTIONS } else { &[] };
     let ignored: &[&[u8]] = if ours.ns.is_buckets() { &IGNORED_OPTIONS_OF_BUCKETS } else { &IGNORED_OPTIONS };
-    fields(&ours.options, &theirs.options, ignored, parked).map(|what| differ(format!("option {what}"))).collect()
+    fields(&ours.options, &theirs.options, ignored, parked)
+        .map(|(name, what)| Difference { part: Some(name), ..differ(format!("option {what}")) })
+        .collect()
 }
 
 fn kind(kind: CollectionKind) -> &'static str {
@@ -44,21 +46,24 @@ fn kind(kind: CollectionKind) -> &'static str {
 /// Differences between the indexes of both sides, by name; `parked`: the target is not sealed yet.
 #[must_use]
 pub fn indexes(pair: &Pair, ours: &[IndexSpec], theirs: &[IndexSpec], parked: bool) -> Vec<Difference> {
-    let differ = |detail| Difference::of(DifferenceKind::Index, &pair.source_info.ns, detail);
+    let differ = |name: &str, detail| Difference {
+        part: Some(name.to_owned()),
+        ..Difference::of(DifferenceKind::Index, &pair.source_info.ns, detail)
+    };
     let parked: &[&[u8]] = if parked { &PARKED_INDEX_FIELDS } else { &[] };
     let mut there: BTreeMap<&str, &IndexSpec> = theirs.iter().map(|spec| (spec.name(), spec)).collect();
     let mut found = Vec::new();
     for spec in ours {
         let name = spec.name();
         match there.remove(name) {
-            None => found.push(differ(format!("index `{name}` missing on target"))),
+            None => found.push(differ(name, format!("index `{name}` missing on target"))),
             Some(other) => {
                 let differing = fields(&spec.0, &other.0, &IGNORED_INDEX_FIELDS, parked);
-                found.extend(differing.map(|what| differ(format!("index `{name}`: {what}"))));
+                found.extend(differing.map(|(_, what)| differ(name, format!("index `{name}`: {what}"))));
             }
         }
     }
-    found.extend(there.into_keys().map(|name| differ(format!("index `{name}` on target only"))));
+    found.extend(there.into_keys().map(|name| differ(name, format!("index `{name}` on target only"))));
     found
 }
 
@@ -73,22 +78,23 @@ fn same(a: &raw::Element<'_>, b: &raw::Element<'_>) -> bool {
     a == b || (a.name == b"expireAfterSeconds" && a.integer().is_some() && a.integer() == b.integer())
 }
 
-/// Top-level fields that differ, in words. The order of fields says nothing here. What is `parked` may be
+/// Top-level fields that differ, by name and in words. The order of fields says nothing here. What is `parked` may be
 /// absent on the target.
 fn fields<'a>(
     ours: &'a RawDocument,
     theirs: &'a RawDocument,
     ignored: &'a [&'a [u8]],
     parked: &'a [&'a [u8]],
-) -> impl Iterator<Item = String> + 'a {
+) -> impl Iterator<Item = (String, String)> + 'a {
     let seen = move |doc: &'a RawDocument| raw::elements(doc).filter(move |e| !ignored.contains(&e.name) && !is_default(e));
     let find = move |doc: &'a RawDocument, name: &[u8]| seen(doc).find(|e| e.name == name);
     let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
     let changed = seen(ours).filter_map(move |e| match find(theirs, e.name) {
-        Some(other) => (!same(&e, &other)).then(|| format!("`{}` differs", text(e.name))),
-        None => (!parked.contains(&e.name)).then(|| format!("`{}` missing on target", text(e.name))),
+        Some(other) => (!same(&e, &other)).then(|| (text(e.name), format!("`{}` differs", text(e.name)))),
+        None => (!parked.contains(&e.name)).then(|| (text(e.name), format!("`{}` missing on target", text(e.name)))),
     });
-    changed.chain(seen(theirs).filter(move |e| find(ours, e.name).is_none()).map(move |e| format!("`{}` on target only", text(e.name))))
+    let extra = seen(theirs).filter(move |e| find(ours, e.name).is_none());
+    changed.chain(extra.map(move |e| (text(e.name), format!("`{}` on target only", text(e.name)))))
 }
 
 #[cfg(test)]

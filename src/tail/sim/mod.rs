@@ -14,6 +14,7 @@ use crate::{
     error::{Error, Result},
     model::{ClusterTime, Namespace, Selection, shelf::Shelf},
     observe::Metrics,
+    parity::Parity,
     race::Race,
     retry::Retry,
     source::{
@@ -136,6 +137,7 @@ impl Sim {
             store: self.store.clone(),
             catalog: catalog.clone(),
             race: race.clone(),
+            parity: Parity::default(),
             selection: Selection::default(),
             metrics: self.metrics.clone(),
             indexes_changed: Arc::new(Notify::new()),

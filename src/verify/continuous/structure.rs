@@ -1,0 +1,43 @@
+//! Looks at options, indexes and views.
+
+use super::{Known, Prover, Round, STRUCTURE_EVERY, is_due};
+use crate::{
+    checkpoint::Store,
+    error::Result,
+    model::{ClusterTime, UnfinishedIndex, index_title},
+    source::Source,
+    verify::{Settings, report::Difference, survey::survey},
+};
+use tokio::time::Instant;
+
+impl<A: Source, B: Source, C: Store> Prover<A, B, C> {
+    /// Not while anything is being copied: the target is made then.
+    pub(super) fn is_structure_due(&self, known: &Known) -> bool {
+        let copying = self.catalog.living().iter().any(|c| c.entry().state.is_incomplete());
+        let every = STRUCTURE_EVERY.min(self.every).max(known.structure_took * 20);
+        let restless = is_due(known.structure_at, known.structure_took * 20) && self.parity.take_structure();
+        !copying && (restless || is_due(known.structure_at, every))
+    }
+
+    pub(super) async fn look_at_structure<F, Fut>(&self, known: &mut Known, round: &Round<'_, F>) -> Result<()>
+    where
+        F: Fn(ClusterTime) -> Fut,
+        Fut: Future<Output = Result<()>> + Send,
+    {
+        let started = Instant::now();
+        let unfinished = || self.catalog.unfinished_indexes().iter().map(UnfinishedIndex::title).collect::<Vec<_>>();
+        let settings = Settings { waived: unfinished().into(), parked: true, live: true, ..round.settings.clone() };
+        let both = (&self.source, &self.target);
+        let found = survey(both, &self.selection, &settings, round.settle, round.stop).await?;
+        // An index that came meanwhile is being built.
+        let unfinished = unfinished();
+        let is_built = |d: &Difference| d.part.as_ref().is_none_or(|name| !unfinished.contains(&index_title(d.ns.as_str(), name)));
+        known.structure = found.differences.into_iter().map(|(d, _)| d).filter(is_built).collect();
+        for d in &mut known.structure {
+            self.findings.mended.tell(d);
+            tracing::warn!(ns = %d.ns, kind = d.kind.label(), detail = d.detail, "source and target differ in structure");
+        }
+        (known.structure_at, known.structure_took) = (Some(Instant::now()), started.elapsed());
+        Ok(())
+    }
+}
