@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod cli;
+mod cutover;
 mod ddl;
 mod deploy;
 mod docs;

@@ -1,7 +1,7 @@
 //! The metadata database on the target: `migration` (one document), `collections`, `partitions`.
 
 use super::{
-    FORMAT, Record, Store,
+    FORMAT, Handover, Record, Store,
     lease::{LEASE, described, holder, known_dead},
     record::{from_entry, from_partition, to_entry, to_partition},
 };
@@ -153,7 +153,12 @@ impl MongoStore {
     /// # Errors
     /// [`Error::LeaseLost`] where another process has it now.
     pub async fn set(&self, fields: Document) -> Result<()> {
-        let filter = doc! {"_id": ID, "lease.epoch": self.epoch.load(Ordering::Relaxed)};
+        self.set_where(doc! {}, fields).await
+    }
+
+    async fn set_where(&self, mut filter: Document, fields: Document) -> Result<()> {
+        filter.insert("_id", ID);
+        filter.insert("lease.epoch", self.epoch.load(Ordering::Relaxed));
         let update = doc! {"q": filter, "u": {"$set": fields}};
         let reply = self
             .run("saving the checkpoint", &doc! {"update": "migration", "updates": [update], "writeConcern": {"w": "majority"}})
@@ -226,6 +231,20 @@ impl Store for MongoStore {
 
     async fn save_fenced(&self, fenced: bool) -> Result<()> {
         self.set(doc! {"fenced": fenced}).await
+    }
+
+    async fn save_step(&self, step: &str) -> Result<()> {
+        self.set(doc! {"step": step}).await
+    }
+
+    async fn save_commit(&self, step: &str, phase: &Phase, handover: Handover) -> Result<()> {
+        let (phase, activity) = (typed(phase)?, typed(&Activity::Running)?);
+        self.set_where(doc! {"step": step}, doc! {"phase": phase, "activity": activity, "handover": typed(&handover)?}).await
+    }
+
+    async fn standing(&self) -> Result<(Phase, bool)> {
+        let record = self.load().await?.ok_or_else(lost)?;
+        Ok((record.phase, record.fenced))
     }
 
     async fn save_resume_point(&self, position: &Position) -> Result<()> {

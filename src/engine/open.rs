@@ -6,60 +6,111 @@ use super::{
     job::Job,
     lease::Keeper,
     preflight::inspect,
+    reverse::Former,
 };
 use crate::{
     catalog::{Catalog, State},
-    checkpoint::{FORMAT, MongoStore, Record, Store},
-    config::Config,
+    checkpoint::{FORMAT, MongoStore, Record, Store, WayBack},
+    config::{Config, redacted},
     copy::{Counts, plan},
+    cutover::settle,
     error::{Error, Result},
-    model::{Activity, ClusterTime, CutoverStatus, Fingerprint, Milestone, Phase, Status},
+    model::{Activity, ClusterTime, CutoverStatus, DirectionStatus, Fingerprint, Milestone, Phase, Side, Status},
     observe::Metrics,
     source::{Estimate, Source},
     target::Target,
 };
 use bson::doc;
+use secrecy::ExposeSecret;
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// Opens a migration: the first one of its metadata, or the one that stands there.
+/// Opens a migration: the one that stands in its metadata, or else a first one, or the way back of a former one.
 ///
 /// # Errors
-/// Whatever the preflight found first, before anything is written.
+/// Whatever the preflight found first, before anything is written; but a source that a dead process has left fenced is given
+/// back all the same.
 pub(super) async fn open(
     config: &Config,
     clusters: &Clusters,
+    former: Option<&Former>,
     metrics: Arc<Metrics>,
     status: watch::Sender<Status>,
     stop: &CancellationToken,
 ) -> Result<Job> {
-    let mut inspected = inspect(config, &clusters.hasty(START_DEADLINE)).await;
+    let hasty = clusters.hasty(START_DEADLINE);
+    let there = MongoStore::new(hasty.target.cluster().clone(), &config.metadata_database).load().await.ok().flatten();
+    // Which of them is to be gone on with.
+    let former = former.filter(|former| !there.as_ref().is_some_and(|record| former.leads_to(record)));
+    let way_back = former.is_some() || there.is_some_and(|record| record.way_back.is_some());
+    let clusters = if way_back { &clusters.clone().bypassing_if_needed().await? } else { clusters };
+    let store = MongoStore::new(clusters.target.cluster().clone(), &config.metadata_database);
+    let mut inspected = inspect(config, &clusters.hasty(START_DEADLINE), former.is_some()).await;
     if stop.is_cancelled() {
         return Err(Error::Interrupted);
     }
+    let ours = |record: &Record| inspected.fingerprint.as_ref().is_some_and(|f| f.source == record.fingerprint.source);
     if !inspected.errors.is_empty() {
+        if inspected.record.as_ref().is_some_and(ours) && store.take().await.is_ok() {
+            let given_back = give_source_back(clusters, &store).await;
+            let _ = store.release().await;
+            given_back?;
+        }
         return Err(inspected.errors.swap_remove(0));
     }
     let fingerprint = inspected.fingerprint.take().ok_or_else(|| Error::Bug("the preflight passed without a fingerprint".into()))?;
     let raw_diffs = inspected.features.is_some_and(|f| f.raw_diffs);
     let clusters = Clusters { source: clusters.source.clone().with_raw_diffs(raw_diffs), ..clusters.clone() };
-    let store = MongoStore::new(clusters.target.cluster().clone(), &config.metadata_database);
+    if let Some(former) = former {
+        still_reached(former, &clusters).await?;
+    }
     let opening = Opening { config, clusters: &clusters, store: &store };
-    let mut record = match inspected.record.take() {
-        Some(record) => {
+    let mut record = match (inspected.record.take(), former) {
+        (Some(_), _) => {
             store.take().await?;
-            record
+            // Read again under the lease: whoever had it may have saved more since.
+            store.load().await?.ok_or_else(|| Error::Bug("a record went while its lease was taken".into()))?
         }
-        None => opening.begin(fingerprint, &inspected.occupied).await?,
+        (None, Some(former)) => former.begin(&clusters, &store, fingerprint).await?,
+        (None, None) => opening.begin(fingerprint, &inspected.occupied).await?,
     };
     let lease = Keeper::start(store.clone(), metrics.clone());
-    opening.give_source_back(&mut record).await?;
+    let cut_short = give_source_back(&clusters, &store).await?;
+    record.fenced &= !cut_short;
+    if let (Phase::Committed { .. }, Some(WayBack { target_fenced: true, .. })) = (&record.phase, &record.way_back) {
+        // The last step of its cutover may not have come to be.
+        clusters.reader.allow_writes().await?;
+    }
     if record.phase == Phase::Planned {
         opening.plan(&mut record).await?;
     }
     let board = opening.board(&record, metrics, status).await?;
+    if cut_short {
+        let step = record.step.as_deref().unwrap_or("begin");
+        board.known().cutover.last_failure = Some(format!("cut short at the step `{step}`, and undone by the next start"));
+    }
     Ok(Job::new(config.clone(), clusters, store, board, &record, lease))
+}
+
+/// Whether the new primary still tells everything since it was handed over.
+async fn still_reached(former: &Former, clusters: &Clusters) -> Result<()> {
+    match clusters.source.oplog_window().await? {
+        Some(window) if former.at() < window.oldest => Err(Error::PositionLost { wanted: former.at(), oldest: Some(window.oldest) }),
+        _ => Ok(()),
+    }
+}
+
+/// A cutover that a crash cut short: the source is never left fenced. The target is taken back by the work. Says whether there
+/// was one.
+async fn give_source_back(clusters: &Clusters, store: &MongoStore) -> Result<bool> {
+    let (phase, fenced) = store.standing().await?;
+    if matches!(phase, Phase::Committed { .. }) || (!fenced && phase != Phase::CuttingOver) {
+        return Ok(false);
+    }
+    tracing::warn!("undoing a cutover that was cut short");
+    settle(&clusters.source, store).await?;
+    Ok(true)
 }
 
 struct Opening<'a> {
@@ -89,6 +140,9 @@ impl Opening<'_> {
             resume_token: None,
             resume_time: ClusterTime::default(),
             fenced: false,
+            step: None,
+            handover: None,
+            way_back: None,
         };
         self.store.create(&record).await?;
         Ok(record)
@@ -102,17 +156,6 @@ impl Opening<'_> {
             self.clusters.source.allow_writes().await?;
         }
         self.store.wipe().await
-    }
-
-    /// A cutover that a crash cut short: the source is never left fenced. The target is taken back by the work.
-    async fn give_source_back(&self, record: &mut Record) -> Result<()> {
-        if record.fenced && !matches!(record.phase, Phase::Committed { .. }) {
-            tracing::warn!("undoing a cutover that was cut short");
-            self.clusters.source.allow_writes().await?;
-            self.store.save_fenced(false).await?;
-            record.fenced = false;
-        }
-        Ok(())
     }
 
     /// Saves where the change stream begins, and only then lists and plans: a crash between the two only
@@ -140,23 +183,38 @@ impl Opening<'_> {
         Ok(())
     }
 
+    fn direction(&self, record: &Record) -> DirectionStatus {
+        let hosts = |side| redacted(self.config.uri(side).expose_secret());
+        DirectionStatus {
+            way: if record.turn().is_multiple_of(2) { "forward" } else { "reverse" }.into(),
+            turn: record.turn(),
+            reverse_of: record.way_back.as_ref().map(|way| way.of.clone()),
+            source: hosts(Side::Source),
+            target: hosts(Side::Target),
+        }
+    }
+
     async fn board(&self, record: &Record, metrics: Arc<Metrics>, status: watch::Sender<Status>) -> Result<Board> {
         let (entries, partitions) = (self.store.entries().await?, self.store.partitions().await?);
         let catalog = Catalog::new(entries, record.listed_until);
         let copied = |of: fn(&crate::model::Partition) -> u64| partitions.iter().map(of).sum();
         let mut estimate = Estimate::default();
-        for collection in catalog.living().iter().filter(|c| !c.entry().is_view()) {
+        // A way back copies nothing.
+        let copied_at_all = record.way_back.is_none();
+        for collection in catalog.living().iter().filter(|c| copied_at_all && !c.entry().is_view()) {
             let one = self.clusters.source.estimate(&collection.on_source()).await?;
             estimate.documents += one.documents;
             estimate.bytes += one.bytes;
         }
         let known = Known {
             migration: record.id.clone(),
+            direction: self.direction(record),
             phase: record.phase.clone(),
             // A halt is not carried over: a restart tries again.
             activity: if matches!(record.activity, Activity::Halted { .. }) { Activity::Running } else { record.activity.clone() },
             estimate,
             before: (copied(|p| p.documents), copied(|p| p.bytes)),
+            counted: (metrics.copied_documents(), metrics.copied_bytes(), metrics.already_there_documents()),
             source_time: None,
             window: None,
             room: None,

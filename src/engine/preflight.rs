@@ -64,6 +64,8 @@ pub(super) struct Inspected {
     pub features: Option<Features>,
     /// Selected namespaces that the target already has, under their target's names.
     pub occupied: Vec<Namespace>,
+    /// Whether it is a way back: the target holds what was once the source.
+    way_back: bool,
     /// Whether the source is too old to show its structural changes.
     watched: bool,
 }
@@ -75,7 +77,7 @@ pub(super) struct Inspected {
 pub async fn check(config: &Config) -> Result<CheckReport> {
     let (metrics, stop) = (Arc::new(Metrics::new()), CancellationToken::new());
     let clusters = Clusters::connect(config, &metrics, &stop).await?;
-    let mut inspected = inspect(config, &clusters.hasty(START_DEADLINE)).await;
+    let mut inspected = inspect(config, &clusters.hasty(START_DEADLINE), false).await;
     if inspected.errors.is_empty() {
         inspected.sizes(config, &clusters).await?;
     }
@@ -84,7 +86,7 @@ pub async fn check(config: &Config) -> Result<CheckReport> {
 }
 
 /// Looks at everything that the errors so far allow to look at.
-pub(super) async fn inspect(config: &Config, clusters: &Clusters) -> Inspected {
+pub(super) async fn inspect(config: &Config, clusters: &Clusters, way_back: bool) -> Inspected {
     let mut seen = Inspected {
         report: CheckReport::default(),
         errors: Vec::new(),
@@ -92,6 +94,7 @@ pub(super) async fn inspect(config: &Config, clusters: &Clusters) -> Inspected {
         fingerprint: None,
         features: None,
         occupied: Vec::new(),
+        way_back,
         watched: false,
     };
     let (source, target) = (clusters.source.cluster(), clusters.target.cluster());
@@ -106,7 +109,8 @@ pub(super) async fn inspect(config: &Config, clusters: &Clusters) -> Inspected {
         return seen;
     }
     let (include, exclude, rename) = config.selection.describe();
-    seen.fingerprint = Some(Fingerprint { source: source_id, target: target_id, include, exclude, rename });
+    seen.fingerprint =
+        Some(Fingerprint { source: source_id, target: target_id, include, exclude, rename, inverse: config.selection.is_inverse() });
     for outcome in [seen.abilities(config, clusters).await, seen.metadata(config, clusters).await] {
         seen.note(outcome);
     }
@@ -202,7 +206,8 @@ impl Inspected {
     }
 
     async fn metadata(&mut self, config: &Config, clusters: &Clusters) -> Result<()> {
-        if config.restart_from_scratch {
+        // What stands there when a way back begins is judged by whoever begins it.
+        if config.restart_from_scratch || self.way_back {
             return Ok(());
         }
         let store = MongoStore::new(clusters.target.cluster().clone(), &config.metadata_database);
@@ -225,6 +230,7 @@ impl Inspected {
         let listed = copy::listed(&clusters.source, &config.selection).await?;
         let existing: Vec<Namespace> = listed.iter().map(|c| c.ns.clone()).collect();
         if self.record.is_none()
+            && !self.way_back
             && let Some(unknown) = config.selection.unknown(&existing).into_iter().next()
         {
             let nearest = unknown
@@ -253,7 +259,7 @@ impl Inspected {
         }
         let there = clusters.target.collections().await?;
         self.occupied = there.into_iter().map(|c| c.ns).filter(|ns| by_target.contains_key(ns)).collect();
-        if self.record.is_none() && !self.occupied.is_empty() && !config.drop_target_namespaces {
+        if self.record.is_none() && !self.way_back && !self.occupied.is_empty() && !config.drop_target_namespaces {
             return Err(Error::TargetNotEmpty { namespaces: self.occupied.iter().map(ToString::to_string).collect() });
         }
         self.finding(
@@ -357,7 +363,7 @@ async fn replica_set(cluster: &Cluster) -> Result<()> {
 }
 
 /// The id that a replica set got when it was initiated.
-async fn identity(cluster: &Cluster) -> Result<String> {
+pub(super) async fn identity(cluster: &Cluster) -> Result<String> {
     let side = cluster.side();
     let asked = cluster.run("admin", "asking for the configuration of the replica set", &doc! {"replSetGetConfig": 1}).await;
     let reply = match asked {

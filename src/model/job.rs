@@ -43,6 +43,9 @@ pub struct Fingerprint {
     pub exclude: Vec<String>,
     /// `--rename`, sorted.
     pub rename: Vec<String>,
+    /// Whether the filters are those of the way back: they name what the target is to have, not what the source has.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub inverse: bool,
 }
 
 impl Fingerprint {
@@ -60,6 +63,9 @@ impl Fingerprint {
         compare("--include", &self.include, &stored.include);
         compare("--exclude", &self.exclude, &stored.exclude);
         compare("--rename", &self.rename, &stored.rename);
+        if self.inverse != stored.inverse {
+            found.push(format!("it was {}a way back", if stored.inverse { "" } else { "not " }));
+        }
         found
     }
 }

@@ -23,5 +23,5 @@ pub(crate) use partition::bound_of;
 pub use partition::{Bound, Partition, PartitionId, split_count};
 pub use phase::{Activity, IllegalStep, Milestone, Phase, Verb, permits};
 pub use selection::{Pattern, Selection, UnknownName};
-pub use status::{CopyStatus, CutoverStatus, EventStatus, Gate, InFlightStatus, Status, UnfinishedIndex, index_title};
+pub use status::{CopyStatus, CutoverStatus, DirectionStatus, EventStatus, Gate, InFlightStatus, Status, UnfinishedIndex, index_title};
 pub use time::ClusterTime;

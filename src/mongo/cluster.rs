@@ -31,6 +31,7 @@ pub struct Cluster {
     side: Side,
     client: Client,
     retry: Retry,
+    bypass: bool,
 }
 
 impl Cluster {
@@ -51,7 +52,7 @@ impl Cluster {
         options.heartbeat_freq.get_or_insert(Duration::from_secs(5));
         options.connect_timeout.get_or_insert(Duration::from_secs(5));
         let client = Client::with_options(options).map_err(|e| classify(side, "reading the connection string", e))?;
-        Ok(Self { side, client, retry })
+        Ok(Self { side, client, retry, bypass: false })
     }
 
     /// Which side it is.
@@ -70,6 +71,14 @@ impl Cluster {
     #[must_use]
     pub fn retry(&self) -> &Retry {
         &self.retry
+    }
+
+    /// The same, whose commands pass the user write block of a server without access control: the servers of a cluster say so
+    /// to each other (RAN on 6.0.5: without access control everybody may say it; with it, a user needs
+    /// `bypassWriteBlockingMode` and need not say anything).
+    #[must_use]
+    pub fn bypassing(&self) -> Self {
+        Self { bypass: true, ..self.clone() }
     }
 
     /// The same client under another policy.
@@ -96,7 +105,10 @@ impl Cluster {
     ///
     /// # Errors
     /// As classified. A reply that holds `writeErrors` is `Ok`: see [`Cluster::write`].
-    pub async fn run_once(&self, db: &str, doing: &str, command: RawDocumentBuf, on: Option<&SelectionCriteria>) -> Result<Document> {
+    pub async fn run_once(&self, db: &str, doing: &str, mut command: RawDocumentBuf, on: Option<&SelectionCriteria>) -> Result<Document> {
+        if self.bypass {
+            command.append(bson::cstr!("mayBypassWriteBlocking"), true);
+        }
         let db = self.client.database(db);
         let mut action = db.run_raw_command(command);
         if let Some(criteria) = on {

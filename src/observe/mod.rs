@@ -11,7 +11,7 @@ mod metrics;
 mod probes;
 mod server;
 
-pub use control::{Answer, Command, Handover, Request};
+pub use control::{Answer, Command, GiveUp, Handover, Request};
 pub use log::{LOG_VARIABLE, LogFormat, Verbosity, start_logging};
 pub use metrics::{AppliedOp, CATALOGUE, Entry, EventOp, GATES, IndexBuild, Kind, Metrics, MismatchKind, RetryCause, reference_table};
 pub use server::{Endpoint, serve};

@@ -23,7 +23,7 @@ async fn start(with_engine: bool) -> Running {
     if with_engine {
         tasks.spawn(async move {
             while let Some(Request { command, answer }) = asked.recv().await {
-                if let Command::Abort = command {
+                if let Command::Abort(_) = command {
                     drop(answer);
                     continue;
                 }
