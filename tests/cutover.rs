@@ -3,7 +3,7 @@
 mod real {
     use crate::support::{DEADLINE, Ferry, METADATA, Pair, full, run, told};
     use bson::{Document, doc};
-    use testbed::{Catch, DataSet, Trap, fill};
+    use testbed::{Catch, DataSet, Load, LoadOptions, Options, Trap, fill};
     use tokio::time::timeout;
 
     /// Every step, in order.
@@ -234,5 +234,116 @@ mod real {
         assert_eq!(scene.ferry.wait_exit().await, 0, "{}", scene.ferry.log());
         assert_eq!(scene.pair.to.database("shop").list_collection_names().await.unwrap(), ["mine"]);
         scene.end().await;
+    }
+
+    /// A command of somebody whom the fence lets through. Without access control everybody is, who says so.
+    async fn sneak(pair: &Pair, mut command: Document) {
+        command.insert("mayBypassWriteBlocking", true);
+        run(&pair.from, "shop", command).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_write_that_the_fence_lets_through_is_drained_or_undoes_the_cutover() {
+        let mut scene = Scene::set().await;
+        // Behind the challenge: before the seal, and when the target is sealed already.
+        for (n, step) in [(1, "seal"), (2, "confirm")] {
+            scene.target.set(&[RECORD, &saving(step)], Catch::Answer);
+            scene.ferry.wait_until_ready().await;
+            let sneaking = async {
+                timeout(DEADLINE, scene.target.caught()).await.expect("the message comes");
+                sneak(&scene.pair, doc! {"insert": "sneaky", "documents": [{"_id": n}]}).await;
+                scene.target.let_go();
+            };
+            let (told, ()) = tokio::join!(scene.ferry.verb(&["cutover", "--yes"]), sneaking);
+            assert!(told.code == 1 && told.stdout.contains("behind the fence"), "{step}: {told:?}\n{}", scene.ferry.log());
+            scene.assert_untouched(step).await;
+        }
+        // Before the challenge it is drained like everything else.
+        scene.source.set(BLOCK, Catch::Answer);
+        scene.ferry.wait_until_ready().await;
+        let sneaking = async {
+            timeout(DEADLINE, scene.source.caught()).await.expect("the message comes");
+            sneak(&scene.pair, doc! {"insert": "sneaky", "documents": [{"_id": 3}]}).await;
+            scene.source.let_go();
+        };
+        let (told, ()) = tokio::join!(scene.ferry.verb(&["cutover", "--yes"]), sneaking);
+        told.expect(0, "a cutover with a write before its challenge");
+        assert_eq!(scene.ferry.wait_exit().await, 0, "{}", scene.ferry.log());
+        scene.pair.assert_equal().await;
+        scene.end().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_crash_while_it_turns_round_or_leads_back_costs_nothing() {
+        let mut scene = Scene::set().await;
+        let insert: &[u8] = b"insert\0\x0a\0\0\0migration\0";
+        // Turning round: the record of the way back is not there yet, and then it is.
+        let mut turning = Some(["cutover", "--yes", "--then-reverse"]);
+        for catch in [Catch::Request, Catch::Answer] {
+            scene.source.set(&[insert], catch);
+            if let Some(order) = turning.take() {
+                scene.ferry.verb(&order).await.expect(0, "cutover --then-reverse");
+            } else {
+                scene.ferry.restart();
+            }
+            timeout(DEADLINE, scene.source.caught()).await.expect("the message comes");
+            scene.ferry.kill_9();
+            scene.release();
+            run(&scene.pair.to, "shop", doc! {"insert": "notes", "documents": [{"at": format!("{catch:?}")}]}).await;
+        }
+        scene.ferry.restart();
+        let ready = |s: &serde_json::Value| s["direction"]["way"] == "reverse" && s["can_cut_over"] == true;
+        scene.ferry.wait_for("the way back", ready).await;
+        run(&scene.pair.to, "shop", doc! {"insert": "codes", "documents": [{"_id": "new", "code": "new"}]}).await;
+
+        // Led back, but not open yet when the process dies.
+        scene.source.set(COMMITTED, Catch::Answer);
+        scene.ferry.wait_for("the way back", ready).await;
+        let pid = scene.ferry.pid().to_string();
+        tokio::join!(scene.ferry.verb(&["cutover", "--yes"]), async {
+            timeout(DEADLINE, scene.source.caught()).await.expect("the message comes");
+            assert!(std::process::Command::new("kill").args(["-9", &pid]).status().unwrap().success());
+        });
+        scene.release();
+        scene.ferry.restart();
+        assert_eq!(scene.ferry.wait_exit().await, 0, "{}", scene.ferry.log());
+        scene.pair.assert_equal().await;
+        run(&scene.pair.from, "shop", doc! {"insert": "notes", "documents": [{"_id": "back"}]}).await;
+        let blocked = scene.pair.to.database("shop").run_command(doc! {"insert": "notes", "documents": [{}]}).await;
+        assert!(blocked.is_err() || blocked.unwrap().contains_key("writeErrors"), "users may write to both sides");
+        scene.end().await;
+    }
+
+    /// With `MONGOFERRY_TEST_FULL_CUTOVER=1` a million documents, else few; prints what it took.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn writes_are_blocked_for_seconds_under_load_with_unique_indexes() {
+        let thousands = if full("CUTOVER") { 1_000 } else { 20 };
+        let options = || Options { cache_gb: 1.0, oplog_mb: 2_048, ..Options::default() };
+        let pair = if full("CUTOVER") { Pair::alone(options(), options()).await } else { Pair::start().await };
+        let unique = |name: &str| doc! {"key": {name: 1}, "name": name, "unique": true};
+        pair.on_source("shop", doc! {"createIndexes": "accounts", "indexes": [unique("number"), unique("mail")]}).await;
+        for thousand in 0..thousands {
+            let text = "x".repeat(400);
+            let one = |n: i32| doc! {"_id": n, "number": i64::from(n) * 7, "mail": format!("user{n}@example.com"), "text": &text};
+            let documents: Vec<_> = (thousand * 1_000..(thousand + 1) * 1_000).map(one).collect();
+            pair.on_source("shop", doc! {"insert": "accounts", "documents": documents}).await;
+        }
+        let mut ferry = pair.ferry(&[]);
+        ferry.wait_for_phase("tailing").await;
+        let load = Load::start(pair.from.clone(), LoadOptions { ops_per_second: 2_000, ..LoadOptions::default() });
+        let written = load.counts();
+        ferry.wait_for("the load", |s| s["events"]["applied"].as_u64() > Some(4_000)).await;
+        let told = ferry.cutover(&["--output", "json"]).await;
+        load.stop().await;
+        let told = told.expect(0, "a cutover under load").json();
+        eprintln!("{thousands},000 documents, from {written:?}: {:#}", told["details"]);
+        if full("CUTOVER") {
+            assert!(told["details"]["writes_blocked_seconds"].as_f64() < Some(5.0), "{told:#}");
+        }
+        assert_eq!(ferry.wait_exit().await, 0, "{}", ferry.log());
+        let converted = run(&pair.to, "shop", doc! {"listIndexes": "accounts"}).await.to_string();
+        assert_eq!(converted.matches("\"unique\"").count(), 2, "{converted}");
+        pair.assert_equal().await;
+        pair.end().await;
     }
 }

@@ -14,6 +14,7 @@ mod layers;
 mod life;
 mod memory;
 mod property;
+mod reverse;
 mod scenarios;
 mod support;
 mod time_series;

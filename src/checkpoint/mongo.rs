@@ -145,7 +145,7 @@ impl MongoStore {
         let update = doc! {"q": filter, "u": [set]};
         let reply =
             self.run("renewing the lease", &doc! {"update": "migration", "updates": [update], "writeConcern": {"w": "majority"}}).await?;
-        Ok(reply.get("n").and_then(listing::count) == Some(1))
+        found("renewing the lease", &reply)
     }
 
     /// Changes the record, under our lease.
@@ -163,7 +163,7 @@ impl MongoStore {
         let reply = self
             .run("saving the checkpoint", &doc! {"update": "migration", "updates": [update], "writeConcern": {"w": "majority"}})
             .await?;
-        if reply.get("n").and_then(listing::count) == Some(1) { Ok(()) } else { Err(lost()) }
+        if found("saving the checkpoint", &reply)? { Ok(()) } else { Err(lost()) }
     }
 
     /// Drops the metadata database.
@@ -213,6 +213,20 @@ impl MongoStore {
             problem: "cannot be read".into(),
             hint: "start again with `mongoferry run --restart-from-scratch`".into(),
         }
+    }
+}
+
+/// Whether an update found its document. A server that keeps users from writing says so within the reply.
+fn found(doing: &str, reply: &Document) -> Result<bool> {
+    let refused = reply.get_array("writeErrors").ok().and_then(|errors| errors.first()).and_then(Bson::as_document);
+    match refused.and_then(|error| error.get_i32("code").ok()) {
+        Some(code) => Err(crate::mongo::refused_by_code(
+            Side::Target,
+            doing,
+            code,
+            "the metadata database refused it; are writes of users blocked there?",
+        )),
+        None => Ok(reply.get("n").and_then(listing::count) == Some(1)),
     }
 }
 

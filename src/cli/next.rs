@@ -4,6 +4,9 @@ use crate::model::Status;
 
 /// Next steps for a migration in this state.
 pub(super) fn after_status(status: &Status) -> Vec<String> {
+    if let ("committed", Some(remedy)) = (status.phase.as_str(), &status.remedy) {
+        return vec![remedy.clone()];
+    }
     let steps: &[&str] = match (status.activity.as_str(), status.phase.as_str()) {
         (_, "committed") => &[
             "point the application at the target; the source is no longer followed",

@@ -4,7 +4,12 @@
 //! last, so that an abort which is cut short can be repeated. Without a process the verb takes the lease, so that it cannot
 //! act behind the back of one.
 
-use super::{connect::Clusters, job::Job, preflight};
+use super::{
+    connect::Clusters,
+    job::Job,
+    preflight,
+    reverse::{Newest, newest},
+};
 use crate::{
     catalog::{Entry, State},
     checkpoint::{MongoStore, Record, Store},
@@ -36,6 +41,11 @@ pub(super) async fn abort(job: &Job, how: GiveUp, answer: oneshot::Sender<Answer
 /// [`Error::Leased`] where a process is at work; as classified.
 pub async fn abort_clusters(config: &Config, how: GiveUp) -> Result<Answer> {
     let (metrics, stop) = (Arc::new(Metrics::new()), CancellationToken::new());
+    // The options of `run` mean the way back, where there is one under way.
+    let config = match newest(config).await {
+        Ok(Newest { config, former: None }) => &config.clone(),
+        Ok(_) | Err(_) => config,
+    };
     let clusters = Clusters::connect(config, &metrics, &stop).await?.bypassing_if_needed().await?;
     let told = abort_alone(config, &clusters, how).await;
     clusters.close().await;

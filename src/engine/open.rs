@@ -5,17 +5,18 @@ use super::{
     connect::Clusters,
     job::Job,
     lease::Keeper,
-    preflight::inspect,
+    preflight::{fingerprint, inspect},
     reverse::Former,
 };
 use crate::{
     catalog::{Catalog, State},
-    checkpoint::{FORMAT, MongoStore, Record, Store, WayBack},
+    checkpoint::{FORMAT, MongoStore, Record, Store},
     config::{Config, redacted},
     copy::{Counts, plan},
     cutover::settle,
     error::{Error, Result},
     model::{Activity, ClusterTime, CutoverStatus, DirectionStatus, Fingerprint, Milestone, Phase, Side, Status},
+    mongo::Cluster,
     observe::Metrics,
     source::{Estimate, Source},
     target::Target,
@@ -78,10 +79,6 @@ pub(super) async fn open(
     let lease = Keeper::start(store.clone(), metrics.clone());
     let cut_short = give_source_back(&clusters, &store).await?;
     record.fenced &= !cut_short;
-    if let (Phase::Committed { .. }, Some(WayBack { target_fenced: true, .. })) = (&record.phase, &record.way_back) {
-        // The last step of its cutover may not have come to be.
-        clusters.reader.allow_writes().await?;
-    }
     if record.phase == Phase::Planned {
         opening.plan(&mut record).await?;
     }
@@ -91,6 +88,58 @@ pub(super) async fn open(
         board.known().cutover.last_failure = Some(format!("cut short at the step `{step}`, and undone by the next start"));
     }
     Ok(Job::new(config.clone(), clusters, store, board, &record, lease))
+}
+
+/// Whether the migration is committed: then there is nothing to do but the last step of a cutover that leads back, which a
+/// crash may have left out. Nothing is written to the metadata: the cluster that holds them may be fenced again by now.
+///
+/// # Errors
+/// As classified.
+pub(super) async fn finished(
+    config: &Config,
+    clusters: &Clusters,
+    former: Option<&Former>,
+    status: &watch::Sender<Status>,
+) -> Result<bool> {
+    let hasty = clusters.hasty(START_DEADLINE);
+    let store = |cluster: &Cluster| MongoStore::new(cluster.clone(), &config.metadata_database);
+    // What cannot be asked for is the preflight's to tell.
+    let Ok(Some(record)) = store(hasty.target.cluster()).load().await else { return Ok(false) };
+    let Ok(ours) = fingerprint(config, &hasty).await else { return Ok(false) };
+    let superseded = former.is_some_and(|former| !former.leads_to(&record));
+    let committed = matches!(record.phase, Phase::Committed { .. });
+    if !committed || superseded || config.restart_from_scratch || !ours.differences(&record.fingerprint).is_empty() {
+        return Ok(false);
+    }
+    let later =
+        store(hasty.source.cluster()).load().await.ok().flatten().filter(|r| r.way_back.as_ref().is_some_and(|w| w.of == record.id));
+    if later.is_none() && record.way_back.as_ref().is_some_and(|way| way.target_fenced) {
+        clusters.reader.allow_writes().await?;
+    }
+    status.send_replace(Status {
+        format: 1,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        migration: record.id.clone(),
+        direction: Some(direction(config, &record)),
+        phase: record.phase.label().to_owned(),
+        activity: Activity::Running.label().to_owned(),
+        reason: later.as_ref().map(|later| format!("it has a way back, which is {}", later.phase.label())),
+        remedy: later.as_ref().map(|_| "`mongoferry reverse`, with the same options, goes on with what came after it".to_owned()),
+        can_write_to_target: later.is_none_or(|later| !matches!(later.phase, Phase::Committed { .. })),
+        ..Status::default()
+    });
+    Ok(true)
+}
+
+fn direction(config: &Config, record: &Record) -> DirectionStatus {
+    let hosts = |side| redacted(config.uri(side).expose_secret());
+    DirectionStatus {
+        way: if record.turn().is_multiple_of(2) { "forward" } else { "reverse" }.into(),
+        turn: record.turn(),
+        reverse_of: record.way_back.as_ref().map(|way| way.of.clone()),
+        source: hosts(Side::Source),
+        target: hosts(Side::Target),
+    }
 }
 
 /// Whether the new primary still tells everything since it was handed over.
@@ -183,17 +232,6 @@ impl Opening<'_> {
         Ok(())
     }
 
-    fn direction(&self, record: &Record) -> DirectionStatus {
-        let hosts = |side| redacted(self.config.uri(side).expose_secret());
-        DirectionStatus {
-            way: if record.turn().is_multiple_of(2) { "forward" } else { "reverse" }.into(),
-            turn: record.turn(),
-            reverse_of: record.way_back.as_ref().map(|way| way.of.clone()),
-            source: hosts(Side::Source),
-            target: hosts(Side::Target),
-        }
-    }
-
     async fn board(&self, record: &Record, metrics: Arc<Metrics>, status: watch::Sender<Status>) -> Result<Board> {
         let (entries, partitions) = (self.store.entries().await?, self.store.partitions().await?);
         let catalog = Catalog::new(entries, record.listed_until);
@@ -208,7 +246,7 @@ impl Opening<'_> {
         }
         let known = Known {
             migration: record.id.clone(),
-            direction: self.direction(record),
+            direction: direction(self.config, record),
             phase: record.phase.clone(),
             // A halt is not carried over: a restart tries again.
             activity: if matches!(record.activity, Activity::Halted { .. }) { Activity::Running } else { record.activity.clone() },

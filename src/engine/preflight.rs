@@ -108,9 +108,7 @@ pub(super) async fn inspect(config: &Config, clusters: &Clusters, way_back: bool
         });
         return seen;
     }
-    let (include, exclude, rename) = config.selection.describe();
-    seen.fingerprint =
-        Some(Fingerprint { source: source_id, target: target_id, include, exclude, rename, inverse: config.selection.is_inverse() });
+    seen.fingerprint = Some(identified(config, source_id, target_id));
     for outcome in [seen.abilities(config, clusters).await, seen.metadata(config, clusters).await] {
         seen.note(outcome);
     }
@@ -121,6 +119,16 @@ pub(super) async fn inspect(config: &Config, clusters: &Clusters, way_back: bool
         seen.note(outcome);
     }
     seen
+}
+
+/// What these options and clusters make.
+pub(super) async fn fingerprint(config: &Config, clusters: &Clusters) -> Result<Fingerprint> {
+    Ok(identified(config, identity(clusters.source.cluster()).await?, identity(clusters.target.cluster()).await?))
+}
+
+fn identified(config: &Config, source: String, target: String) -> Fingerprint {
+    let (include, exclude, rename) = config.selection.describe();
+    Fingerprint { source, target, include, exclude, rename, inverse: config.selection.is_inverse() }
 }
 
 impl Inspected {
