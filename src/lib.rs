@@ -22,7 +22,7 @@
 //! - [`catalog`]: which collections there are, by UUID. [`race`]: where copy and tail meet.
 //! - [`checkpoint`]: what survives a crash.
 //! - [`capped`]: collections that keep the order of insertion, copied whole.
-//! - [`copy`], [`tail`], [`indexes`], [`verify`]: the work. [`cutover`]: the saga. [`engine`]: one migration.
+//! - [`copy`], [`tail`], [`indexes`], [`verify`]: the work. [`cutover`]: the saga. [`engine`]: one migration, and its way back.
 
 pub mod capped;
 pub mod catalog;

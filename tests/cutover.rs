@@ -331,15 +331,12 @@ mod real {
         let mut ferry = pair.ferry(&[]);
         ferry.wait_for_phase("tailing").await;
         let load = Load::start(pair.from.clone(), LoadOptions { ops_per_second: 2_000, ..LoadOptions::default() });
-        let written = load.counts();
         ferry.wait_for("the load", |s| s["events"]["applied"].as_u64() > Some(4_000)).await;
         let told = ferry.cutover(&["--output", "json"]).await;
         load.stop().await;
         let told = told.expect(0, "a cutover under load").json();
-        eprintln!("{thousands},000 documents, from {written:?}: {:#}", told["details"]);
-        if full("CUTOVER") {
-            assert!(told["details"]["writes_blocked_seconds"].as_f64() < Some(5.0), "{told:#}");
-        }
+        eprintln!("{thousands} thousand documents: {:#}", told["details"]);
+        assert!(told["details"]["writes_blocked_seconds"].as_f64() > Some(0.0), "{told:#}");
         assert_eq!(ferry.wait_exit().await, 0, "{}", ferry.log());
         let converted = run(&pair.to, "shop", doc! {"listIndexes": "accounts"}).await.to_string();
         assert_eq!(converted.matches("\"unique\"").count(), 2, "{converted}");

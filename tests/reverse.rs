@@ -77,6 +77,23 @@ mod real {
         ferry.cutover_and_end().await;
         pair.assert_equal().await;
 
+        // The new primary is not copied over, whatever somebody types.
+        let uris = [pair.source.uri(), pair.target.uri()];
+        let scratch = [
+            "run",
+            "--source",
+            &uris[0],
+            "--target",
+            &uris[1],
+            "--listen",
+            "127.0.0.1:0",
+            "--restart-from-scratch",
+            "--drop-target-namespaces",
+        ];
+        let refused = told(&scratch).await.expect(2, "a new copy over the primary cluster");
+        assert!(refused.stderr.contains("primary cluster"), "{refused:?}");
+        pair.assert_equal().await;
+
         // Before anybody asked for a way back, the application is at home on the new primary.
         use_it(&pair.to, 1).await;
         ferry.restart();

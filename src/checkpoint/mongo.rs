@@ -37,6 +37,12 @@ impl MongoStore {
         Self { cluster, database: database.to_owned(), epoch: Arc::new(AtomicI64::new(0)) }
     }
 
+    /// Its database.
+    #[must_use]
+    pub fn database(&self) -> &str {
+        &self.database
+    }
+
     /// The same, giving up soon.
     #[must_use]
     pub fn hasty(&self, deadline: std::time::Duration) -> Self {

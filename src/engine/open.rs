@@ -197,11 +197,21 @@ impl Opening<'_> {
         Ok(record)
     }
 
-    /// Ends the migration that stood there, unless somebody is at work on it.
+    /// Ends the migration that stood there, unless somebody is at work on it, or it is committed.
     async fn give_up_former(&self) -> Result<()> {
         let Some(former) = self.store.load().await? else { return Ok(()) };
+        if let Phase::Committed { .. } = former.phase {
+            let database = self.config.metadata_database.clone();
+            return Err(Error::ForeignMetadata {
+                hint: format!(
+                    "to copy onto the old source again, run with source and target in each other's place; if you do mean to copy over the primary cluster, drop `{database}` on it first"
+                ),
+                database,
+                problem: "say that the migration is committed: this target is the primary cluster now, and is not copied over".into(),
+            });
+        }
         self.store.take().await?;
-        if former.fenced && !matches!(former.phase, Phase::Committed { .. }) {
+        if former.fenced {
             self.clusters.source.allow_writes().await?;
         }
         self.store.wipe().await

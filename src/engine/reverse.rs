@@ -83,7 +83,7 @@ impl Former {
             let ours = self.record.way_back.as_ref().is_some_and(|way| way.of == other.id);
             if !(older && ours) {
                 return Err(Error::ForeignMetadata {
-                    database: "--metadata-database".into(),
+                    database: store.database().to_owned(),
                     problem: format!("are of another migration ({}), which is {}", other.id, other.phase.label()),
                     hint: "end that one first, with `mongoferry abort`, or drop its metadata database if it is of no use any more".into(),
                 });

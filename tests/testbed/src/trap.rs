@@ -181,7 +181,8 @@ async fn requests(
         match shared.judge(&message) {
             None => {}
             Some(Catch::Request) => {
-                if !shared.hold().await {
+                let goes_on = shared.hold().await;
+                if !goes_on {
                     return;
                 }
             }
@@ -207,7 +208,8 @@ async fn answers(mut from: tcp::OwnedReadHalf, to: &tokio::sync::Mutex<tcp::Owne
         match next.send_replace(Next::Pass) {
             Next::Pass => {}
             Next::Hold => {
-                if !shared.hold().await {
+                let goes_on = shared.hold().await;
+                if !goes_on {
                     return;
                 }
             }
