@@ -23,7 +23,7 @@
 //! - [`checkpoint`]: what survives a crash.
 //! - [`capped`]: collections that keep the order of insertion, copied whole.
 //! - [`accounts`]: users and roles, which no change stream shows.
-//! - [`copy`], [`tail`], [`indexes`], [`verify`]: the work. [`cutover`]: the saga. [`engine`]: one migration.
+//! - [`copy`], [`tail`], [`indexes`], [`verify`]: the work. [`cutover`]: the saga. [`engine`]: one migration, and its way back.
 
 pub mod accounts;
 pub mod capped;

@@ -9,7 +9,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-const VERBS: [&str; 10] = ["check", "run", "status", "pause", "resume", "verify", "cutover", "abort", "completions", "man"];
+const VERBS: [&str; 11] = ["check", "run", "reverse", "status", "pause", "resume", "verify", "cutover", "abort", "completions", "man"];
 
 /// The program with an environment that says nothing about it, and no terminal.
 fn program() -> Command {
@@ -252,7 +252,10 @@ fn an_answer_decides_the_exit_code() {
     let request = served.join().unwrap();
     assert!(request.starts_with("POST /v1/cutover HTTP/1.1"), "{request}");
     let body: serde_json::Value = serde_json::from_str(request.split_once("\r\n\r\n").unwrap().1).unwrap();
-    assert_eq!(body, serde_json::json!({"writes_stopped": true, "timeout_seconds": 300, "dry_run": false, "waive_indexes": []}));
+    assert_eq!(
+        body,
+        serde_json::json!({"writes_stopped": true, "timeout_seconds": 300, "dry_run": false, "waive_indexes": [], "then_reverse": false})
+    );
     assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(1), "the cutover was undone: lag\n\nhint: try again\n"));
 }
 

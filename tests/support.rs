@@ -141,6 +141,12 @@ impl Ferry {
         self.restart();
     }
 
+    /// Starts another verb that works as `run` does, with the same options.
+    pub fn restart_as(&mut self, verb: &str) {
+        verb.clone_into(&mut self.arguments[0]);
+        self.restart();
+    }
+
     /// Kills it at once (SIGKILL).
     pub fn kill_9(&mut self) {
         self.process = None;

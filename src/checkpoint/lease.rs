@@ -25,11 +25,14 @@ fn machine() -> String {
     [read("/proc/sys/kernel/hostname"), read("/proc/sys/kernel/random/boot_id"), namespace].join("|")
 }
 
-/// When a process started, in clock ticks since boot: field 22 of `/proc/PID/stat`, counted behind the name.
+/// When a process started, in clock ticks since boot: field 22 of `/proc/PID/stat`, counted behind the name. None for one that has
+/// ended and whose parent has yet to hear of it.
 fn started(pid: u32) -> Option<String> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, behind_name) = stat.rsplit_once(')')?;
-    behind_name.split_whitespace().nth(19).map(str::to_owned)
+    let mut fields = behind_name.split_whitespace();
+    let alive = !matches!(fields.next(), Some("Z" | "X"));
+    fields.nth(18).filter(|_| alive).map(str::to_owned)
 }
 
 /// Whether that holder is known to be dead: of this machine, and no longer running. `false` where it cannot

@@ -3,7 +3,7 @@
 //! Looks after what it is told: a resume point that moves back, or a partition that loses progress, is a bug.
 
 use super::{
-    SavedParity, Store,
+    Handover, SavedParity, Store,
     record::{from_entry, from_partition, to_entry, to_partition},
 };
 use crate::{
@@ -123,6 +123,18 @@ impl Store for MemoryStore {
 
     async fn save_fenced(&self, _fenced: bool) -> Result<()> {
         self.save(|_| Ok(())).await
+    }
+
+    async fn save_step(&self, _step: &str) -> Result<()> {
+        self.save(|_| Ok(())).await
+    }
+
+    async fn save_commit(&self, _step: &str, phase: &Phase, _handover: Handover) -> Result<()> {
+        self.save_phase(phase, &Activity::Running).await
+    }
+
+    async fn standing(&self) -> Result<(Phase, bool)> {
+        Ok((self.phase().map_or(Phase::Planned, |(phase, _)| phase), false))
     }
 
     async fn save_resume_point(&self, position: &Position) -> Result<()> {

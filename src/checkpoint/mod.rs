@@ -12,7 +12,7 @@ pub use frontier::Frontier;
 pub use lease::{LEASE, holder};
 pub use memory::{MemoryStore, StoreFaults};
 pub use mongo::MongoStore;
-pub use record::{FORMAT, Record};
+pub use record::{FORMAT, Handover, Record, WayBack};
 
 use crate::{
     catalog::Entry,
@@ -38,6 +38,13 @@ pub trait Store: Clone + Send + Sync + 'static {
     fn save_phase(&self, phase: &Phase, activity: &Activity) -> impl Future<Output = Result<()>> + Send;
     /// Saves whether the user write block of the source is ours to lift.
     fn save_fenced(&self, fenced: bool) -> impl Future<Output = Result<()>> + Send;
+    /// Saves what a cutover is about to do, before it does it.
+    fn save_step(&self, step: &str) -> impl Future<Output = Result<()>> + Send;
+    /// Saves that a cutover is done, unless another step than `step` has been saved meanwhile: then a commit whose answer was
+    /// lost cannot come into force any more.
+    fn save_commit(&self, step: &str, phase: &Phase, handover: Handover) -> impl Future<Output = Result<()>> + Send;
+    /// The phase as saved, and whether the source is fenced by us.
+    fn standing(&self) -> impl Future<Output = Result<(Phase, bool)>> + Send;
     /// Saves the resume point.
     fn save_resume_point(&self, position: &Position) -> impl Future<Output = Result<()>> + Send;
     /// Saves what is known of collections.

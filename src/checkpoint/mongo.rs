@@ -2,7 +2,7 @@
 //! `parity_marks` of the verification.
 
 use super::{
-    FORMAT, Record, SavedParity, Store,
+    FORMAT, Handover, Record, SavedParity, Store,
     lease::{LEASE, described, holder, known_dead},
     parity::{from_clock, from_marks, to_clock, to_marks},
     record::{from_entry, from_partition, to_entry, to_partition},
@@ -38,6 +38,12 @@ impl MongoStore {
     #[must_use]
     pub fn new(cluster: Cluster, database: &str) -> Self {
         Self { cluster, database: database.to_owned(), epoch: Arc::new(AtomicI64::new(0)) }
+    }
+
+    /// Its database.
+    #[must_use]
+    pub fn database(&self) -> &str {
+        &self.database
     }
 
     /// The same, giving up soon.
@@ -148,7 +154,7 @@ impl MongoStore {
         let update = doc! {"q": filter, "u": [set]};
         let reply =
             self.run("renewing the lease", &doc! {"update": "migration", "updates": [update], "writeConcern": {"w": "majority"}}).await?;
-        Ok(reply.get("n").and_then(listing::count) == Some(1))
+        found("renewing the lease", &reply)
     }
 
     /// Changes the record, under our lease.
@@ -156,12 +162,17 @@ impl MongoStore {
     /// # Errors
     /// [`Error::LeaseLost`] where another process has it now.
     pub async fn set(&self, fields: Document) -> Result<()> {
-        let filter = doc! {"_id": ID, "lease.epoch": self.epoch.load(Ordering::Relaxed)};
+        self.set_where(doc! {}, fields).await
+    }
+
+    async fn set_where(&self, mut filter: Document, fields: Document) -> Result<()> {
+        filter.insert("_id", ID);
+        filter.insert("lease.epoch", self.epoch.load(Ordering::Relaxed));
         let update = doc! {"q": filter, "u": {"$set": fields}};
         let reply = self
             .run("saving the checkpoint", &doc! {"update": "migration", "updates": [update], "writeConcern": {"w": "majority"}})
             .await?;
-        if reply.get("n").and_then(listing::count) == Some(1) { Ok(()) } else { Err(lost()) }
+        if found("saving the checkpoint", &reply)? { Ok(()) } else { Err(lost()) }
     }
 
     /// Drops the metadata database.
@@ -214,6 +225,20 @@ impl MongoStore {
     }
 }
 
+/// Whether an update found its document. A server that keeps users from writing says so within the reply.
+fn found(doing: &str, reply: &Document) -> Result<bool> {
+    let refused = reply.get_array("writeErrors").ok().and_then(|errors| errors.first()).and_then(Bson::as_document);
+    match refused.and_then(|error| error.get_i32("code").ok()) {
+        Some(code) => Err(crate::mongo::refused_by_code(
+            Side::Target,
+            doing,
+            code,
+            "the metadata database refused it; are writes of users blocked there?",
+        )),
+        None => Ok(reply.get("n").and_then(listing::count) == Some(1)),
+    }
+}
+
 fn lost() -> Error {
     Error::LeaseLost { holder: "another process".into() }
 }
@@ -229,6 +254,20 @@ impl Store for MongoStore {
 
     async fn save_fenced(&self, fenced: bool) -> Result<()> {
         self.set(doc! {"fenced": fenced}).await
+    }
+
+    async fn save_step(&self, step: &str) -> Result<()> {
+        self.set(doc! {"step": step}).await
+    }
+
+    async fn save_commit(&self, step: &str, phase: &Phase, handover: Handover) -> Result<()> {
+        let (phase, activity) = (typed(phase)?, typed(&Activity::Running)?);
+        self.set_where(doc! {"step": step}, doc! {"phase": phase, "activity": activity, "handover": typed(&handover)?}).await
+    }
+
+    async fn standing(&self) -> Result<(Phase, bool)> {
+        let record = self.load().await?.ok_or_else(lost)?;
+        Ok((record.phase, record.fenced))
     }
 
     async fn save_resume_point(&self, position: &Position) -> Result<()> {

@@ -37,9 +37,48 @@ pub struct Record {
     pub resume_time: ClusterTime,
     /// Whether the user write block of the source is ours to lift.
     pub fenced: bool,
+    /// What the last cutover was about to do, by its label.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    /// What a way back begins with; saved by the commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handover: Option<Handover>,
+    /// Which migration this one is the way back of; none for one that began with a copy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub way_back: Option<WayBack>,
+}
+
+/// The moment at which the target was handed to the application.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handover {
+    /// Cluster time of the *target*: nobody but us has written to it before, and whoever writes to it later, does so
+    /// at a later time.
+    pub at: ClusterTime,
+    /// Whether the operator wants the way back to begin at once.
+    pub then_reverse: bool,
+    /// Indexes that the target does without: see [`crate::model::index_title`].
+    #[serde(default)]
+    pub waived: Vec<String>,
+}
+
+/// A migration that follows the new primary cluster back to the old one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WayBack {
+    /// Identity of the migration whose commit it began with.
+    pub of: String,
+    /// How often the direction has changed since the first migration: of two records the newer has more.
+    pub turn: u32,
+    /// Whether users are kept from writing to the target by a block that is ours to lift at the commit.
+    pub target_fenced: bool,
 }
 
 impl Record {
+    /// How often the direction has changed: 0 for a migration that began with a copy.
+    #[must_use]
+    pub fn turn(&self) -> u32 {
+        self.way_back.as_ref().map_or(0, |way| way.turn)
+    }
+
     /// The saved resume point.
     #[must_use]
     pub fn resume_point(&self) -> Option<Position> {
@@ -209,6 +248,7 @@ mod tests {
                 exclude: vec![],
                 rename: vec![],
                 shard: vec![],
+                inverse: false,
             },
             phase: Phase::Tailing,
             activity: Activity::Running,
@@ -217,10 +257,20 @@ mod tests {
             resume_token: None,
             resume_time: ClusterTime { t: 1, i: 2 },
             fenced: false,
+            step: None,
+            handover: None,
+            way_back: None,
         };
         assert_eq!(
             serde_json::to_string(&record).unwrap(),
             r#"{"format":1,"id":"m","fingerprint":{"source":"s","target":"t","include":[],"exclude":[],"rename":[]},"phase":{"phase":"tailing"},"activity":{"activity":"running"},"start_at":{"t":1,"i":2},"listed_until":{"t":3,"i":4},"resume_token":null,"resume_time":{"t":1,"i":2},"fenced":false}"#
         );
+    }
+
+    #[test]
+    fn a_record_of_before_the_way_back_is_still_read() {
+        let old = r#"{"format":1,"id":"m","fingerprint":{"source":"s","target":"t","include":[],"exclude":[],"rename":[]},"phase":{"phase":"committed","fence":{"t":1,"i":1}},"activity":{"activity":"running"},"start_at":{"t":1,"i":2},"listed_until":{"t":3,"i":4},"resume_token":null,"resume_time":{"t":1,"i":2},"fenced":true}"#;
+        let record: Record = serde_json::from_str(old).unwrap();
+        assert_eq!((record.turn(), record.handover, record.way_back), (0, None, None));
     }
 }

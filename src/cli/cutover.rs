@@ -4,16 +4,21 @@ use super::{
     args,
     exit::Failure,
     output::{self, Paint},
-    render, status, steer,
+    render, run, signals, status, steer,
 };
 use crate::{
-    config::{Problem, duration},
-    observe::{Command as Ask, Handover},
+    config::{Problem, Resolved, duration, resolve},
+    observe::{Command as Ask, GiveUp, Handover},
 };
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 const TIMEOUT: &str = "60s";
+const ALONE: &str = "stand-alone";
+const DROP: &str = "drop-target-namespaces";
+/// The options that mean something to an `abort` without a process.
+const WANTED: [&str; 7] = ["source", "target", "metadata_database", "retry_deadline", "output.log_format", "output.quiet", "output.color"];
 
 fn yes() -> Arg {
     args::bare_switch("yes", "Do not ask", "Needed where there is no terminal to ask at.")
@@ -30,7 +35,11 @@ pub(super) fn cutover_command() -> Command {
         "Affirm that nobody writes to the source any more",
         "Where mongoferry cannot block the writes itself, it needs your word. A write that comes after all is lost on the target.",
     );
-    let dry = args::bare_switch("dry-run", "Show the gates, and change nothing", "Exit code 0 if all gates are open, 1 if not.");
+    let dry = args::bare_switch(
+        "dry-run",
+        "Show the gates and what each step would do, and change nothing",
+        "Exit code 0 if all gates are open, 1 if not.",
+    );
     let timeout = Arg::new("timeout")
         .long("timeout")
         .value_name("DURATION")
@@ -48,7 +57,13 @@ pub(super) fn cutover_command() -> Command {
         "Hand over without this index, which could not be built; may be given more than once.\n\n`mongoferry status` lists what is unfinished and why. The target stays without it.\n\n\
          Example: --waive-index shop.orders:by_customer",
     );
-    let command = Command::new("cutover").about(about).long_about(long).args([yes(), stopped, timeout, waive, unproved, dry]);
+    let reverse = args::bare_switch(
+        "then-reverse",
+        "Let the old source follow the new primary as soon as it is committed",
+        "As `mongoferry reverse` does, by the process that runs already: another cutover then leads back. Saved with the commit, so that the \
+         same `run` goes on with it after a crash.",
+    );
+    let command = Command::new("cutover").about(about).long_about(long).args([yes(), stopped, timeout, waive, unproved, reverse, dry]);
     args::with_color(args::with_output(args::with_endpoint(command)))
 }
 
@@ -68,6 +83,7 @@ pub(super) fn cutover(matches: &ArgMatches) -> Result<u8, Failure> {
             timeout_seconds: timeout.as_secs(),
             dry_run,
             accept_unproved_documents: matches.get_flag("accept-unproved-documents"),
+            then_reverse: matches.get_flag("then-reverse"),
             waive_indexes: matches.get_many("waive-index").into_iter().flatten().cloned().collect(),
         }),
     )
@@ -77,9 +93,36 @@ pub(super) fn cutover(matches: &ArgMatches) -> Result<u8, Failure> {
 pub(super) fn abort_command() -> Command {
     let about = "Give the migration up: lift the fence, drop the metadata, end the process";
     let long = "Give the migration up: allow writes to the source again if they are blocked, drop the metadata on the target, end the process.\n\n\
-                What was copied stays on the target. It cannot be resumed afterwards.";
-    let command = Command::new("abort").about(about).long_about(long).arg(yes());
-    args::with_color(args::with_output(args::with_endpoint(command)))
+                What was copied stays on the target, unless --drop-target-namespaces is given. It cannot be resumed afterwards.\n\n\
+                By default it asks the running process. Where that has died, give the connection strings of its `run`, or --stand-alone if they \
+                are in the environment: then the verb acts by itself, as long as no process holds the migration.";
+    let alone = args::bare_switch(
+        ALONE,
+        "Act without a running process",
+        "For connection strings that are given in the environment; --source, --target and --config imply it.",
+    );
+    let drop = args::bare_switch(
+        DROP,
+        "Drop what was copied to the target, too",
+        "Only collections and views that mongoferry made there itself; what somebody else has put in their place since stays.",
+    );
+    let command = Command::new("abort").about(about).long_about(long).args([yes(), drop, alone.help_heading("Connection")]);
+    args::with_output(args::with_knobs(args::with_endpoint(command), |knob| WANTED.contains(&knob.key)))
+}
+
+/// Without a process.
+fn alone(matches: &ArgMatches, how: GiveUp) -> Result<u8, Failure> {
+    let as_json = args::wants_json(matches)?;
+    let Resolved { config, output, .. } = resolve(&args::gather(matches)?)?;
+    run::log(output);
+    let stop = CancellationToken::new();
+    let ended = signals::run_until_done(&stop, || async { stop.run_until_cancelled(crate::engine::abort_clusters(&config, how)).await })?;
+    let answer = match (ended.result.flatten(), ended.signal) {
+        (Some(answer), _) => answer?,
+        (None, code) => return Ok(code.unwrap_or(130)),
+    };
+    steer::tell(&answer, as_json, output.color);
+    Ok(answer.exit_code)
 }
 
 /// Gives up.
@@ -87,7 +130,11 @@ pub(super) fn abort(matches: &ArgMatches) -> Result<u8, Failure> {
     if !consent(matches, "abort", "Give the migration up? It cannot be resumed afterwards.")? {
         return Ok(1);
     }
-    steer::ask(matches, &Ask::Abort)
+    let how = GiveUp { drop_target_namespaces: matches.get_flag(DROP) };
+    if matches.get_flag(ALONE) || ["source", "target", "config"].iter().any(|id| args::is_given(matches, id)) {
+        return alone(matches, how);
+    }
+    steer::ask(matches, &Ask::Abort(how))
 }
 
 /// `--yes`, or a yes at the terminal with the status in view. Nobody there to ask is a mistake in usage.
@@ -99,8 +146,10 @@ fn consent(matches: &ArgMatches, verb: &str, question: &str) -> Result<bool, Fai
         let problem = Problem::new(verb, "needs `--yes` where there is no terminal to ask at");
         return Err(vec![problem.hint(format!("`mongoferry {verb} --yes` means it"))].into());
     }
-    let value = status::client(matches)?.status()?;
-    output::talk(&render::status(&status::understood(&value)?, Paint::talk(super::color_of(matches))));
+    // An abort by the verb itself has nobody to ask for a status.
+    if let Ok(value) = status::client(matches)?.status() {
+        output::talk(&render::status(&status::understood(&value)?, Paint::talk(super::color_of(matches))));
+    }
     let agreed = output::ask(question);
     if !agreed {
         output::talk("nothing was changed");

@@ -13,6 +13,7 @@ mod pace;
 mod progress;
 mod render;
 mod report;
+mod reverse;
 mod run;
 mod signals;
 mod status;
@@ -27,7 +28,7 @@ use std::{io::IsTerminal, process::ExitCode};
 
 /// The verbs by purpose, as the bare command shows them.
 const TREE: [(&str, &[&str]); 4] = [
-    ("migrate", &["check", "run", "verify", "cutover"]),
+    ("migrate", &["check", "run", "verify", "cutover", "reverse"]),
     ("watch", &["status"]),
     ("steer", &["pause", "resume", "abort"]),
     ("install", &["completions", "man"]),
@@ -63,6 +64,7 @@ fn grammar() -> Command {
                 verify::command(),
                 cutover::cutover_command(),
                 cutover::abort_command(),
+                reverse::command(),
                 generate::completions_command(),
                 generate::man_command(),
                 generate::reference_command(),
@@ -99,6 +101,7 @@ fn execute(matches: &ArgMatches) -> Result<u8, Failure> {
         Some(("resume", verb)) => steer::resume(verb),
         Some(("verify", verb)) => verify::execute(verb),
         Some(("cutover", verb)) => cutover::cutover(verb),
+        Some(("reverse", verb)) => reverse::execute(verb),
         Some(("abort", verb)) => cutover::abort(verb),
         Some(("completions", verb)) => generate::completions(grammar(), verb),
         Some(("man", verb)) => generate::man(grammar(), verb),

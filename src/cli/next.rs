@@ -4,8 +4,14 @@ use crate::model::Status;
 
 /// Next steps for a migration in this state.
 pub(super) fn after_status(status: &Status) -> Vec<String> {
+    if let ("committed", Some(remedy)) = (status.phase.as_str(), &status.remedy) {
+        return vec![remedy.clone()];
+    }
     let steps: &[&str] = match (status.activity.as_str(), status.phase.as_str()) {
-        (_, "committed") => &["point the application at the target; the source is no longer followed"],
+        (_, "committed") => &[
+            "point the application at the target; the source is no longer followed",
+            "`mongoferry reverse`, with the options of `run`, lets the old source follow the target, so that a cutover leads back",
+        ],
         ("halted", _) => &["remove the cause, then `mongoferry resume`"],
         ("paused", _) => &["`mongoferry resume` goes on; mind the headroom until then"],
         (_, "tailing") if status.can_cut_over => &[

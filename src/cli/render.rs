@@ -86,6 +86,9 @@ pub(super) fn status(status: &Status, paint: Paint) -> String {
 fn facts(s: &Status) -> Vec<(&'static str, String)> {
     use human::{bytes, count, maybe_seconds, seconds};
     let mut rows = vec![("migration", format!("{} (mongoferry {})", s.migration, s.version))];
+    if let Some(direction) = &s.direction {
+        rows.push(("direction", format!("{}: {} to {}", direction.way, direction.source, direction.target)));
+    }
     if s.phase != "committed" {
         rows.push(("lag", maybe_seconds(s.lag_seconds)));
         let window = s.oplog_window_seconds.map(|w| format!(" of an oplog window of {}", seconds(w))).unwrap_or_default();

@@ -168,14 +168,37 @@ pub(super) fn answer(answer: &Answer, paint: Paint) -> String {
     let message = if answer.exit_code == 0 { answer.message.clone() } else { paint.bad(&answer.message) };
     let details = &answer.details;
     let found = details.get("gates").unwrap_or(details);
+    let steps = details.get("steps").and_then(|found| Vec::<StepReport>::deserialize(found).ok());
     let details = match (Vec::<Gate>::deserialize(found), VerifyReport::deserialize(details)) {
-        (Ok(found), _) => gates(&found, paint),
+        (Ok(found), _) => gates(&found, paint) + &steps.map(|found| steps_text(&found, paint)).unwrap_or_default(),
+        (Err(_), Err(_)) if let Some(found) = steps => steps_text(&found, paint),
         (Err(_), Ok(report)) => format!("\n{}", verify(&report, paint)),
         (Err(_), Err(_)) if details.is_null() => String::new(),
         (Err(_), Err(_)) => format!("\n{details:#}\n"),
     };
     let hint = answer.hint.as_ref().map(|hint| format!("\n{} {hint}\n", paint.bold("hint:"))).unwrap_or_default();
     format!("{message}\n{details}{hint}")
+}
+
+/// A step of a cutover: what it would do, or how long it took.
+#[derive(Debug, Deserialize)]
+struct StepReport {
+    step: String,
+    #[serde(default)]
+    does: Option<String>,
+    #[serde(default)]
+    seconds: Option<f64>,
+}
+
+fn steps_text(found: &[StepReport], paint: Paint) -> String {
+    let rehearsal = found.iter().any(|step| step.does.is_some());
+    let (title, column) = if rehearsal { ("steps that a cutover would take", "what it does") } else { ("steps taken", "seconds") };
+    let mut rows = table(&["step", column]);
+    for step in found {
+        let fact = step.does.clone().or_else(|| step.seconds.map(|s| format!("{s:.3}"))).unwrap_or_default();
+        rows.add_row([step.step.clone(), fact]);
+    }
+    format!("\n{}\n{}", paint.bold(title), table_text(&rows))
 }
 
 /// The same for scripts.

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     config::{Config, Group, LogStyle, OutputOptions, Talk, resolve},
+    engine::Way,
     error::Error,
     model::Status,
     observe::{LogFormat, Verbosity, start_logging},
@@ -25,9 +26,14 @@ pub(super) fn command() -> Command {
 }
 
 pub(super) fn execute(matches: &ArgMatches) -> Result<u8, Failure> {
+    start(matches, Way::Forward)
+}
+
+/// Starts, or goes on, in that direction.
+pub(super) fn start(matches: &ArgMatches, way: Way) -> Result<u8, Failure> {
     let resolved = resolve(&args::gather(matches)?)?;
     log(resolved.output);
-    Ok(run(resolved.config, resolved.output)?)
+    Ok(run(resolved.config, way, resolved.output)?)
 }
 
 /// Starts the log as the options say.
@@ -50,13 +56,13 @@ pub(super) fn log(options: OutputOptions) {
 ///
 /// # Errors
 /// What ended the migration before its commit.
-pub(crate) fn run(config: Config, options: OutputOptions) -> Result<u8, Error> {
+pub(crate) fn run(config: Config, way: Way, options: OutputOptions) -> Result<u8, Error> {
     let (publish, watch) = watch::channel(Status::default());
     let stop = CancellationToken::new();
     let ended = signals::run_until_done(&stop, || async {
         let shown = CancellationToken::new();
         let work = async {
-            let result = crate::engine::run(config, publish, stop.clone()).await;
+            let result = crate::engine::run(config, way, publish, stop.clone()).await;
             shown.cancel();
             result
         };

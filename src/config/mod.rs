@@ -99,6 +99,21 @@ pub struct VerifyConfig {
 }
 
 impl Config {
+    /// The way back: the clusters change places, filters and renames are turned round, and nothing is dropped.
+    #[must_use]
+    pub fn reversed(&self) -> Self {
+        Self {
+            source: self.target.clone(),
+            target: self.source.clone(),
+            selection: self.selection.inverse(),
+            // The collections are there, and distributed as they are.
+            shard: BTreeMap::new(),
+            drop_target_namespaces: false,
+            restart_from_scratch: false,
+            ..self.clone()
+        }
+    }
+
     /// The connection string of a side.
     #[must_use]
     pub fn uri(&self, side: Side) -> &SecretString {

@@ -1,15 +1,19 @@
 //! The saga: steps forward within a deadline; when one fails, everything is undone and the tail goes on.
 //!
 //! The source is what must not wait: it is given back first, whatever the target does. A target that may be
-//! sealed is [taken back](take_back) afterwards, before the tail goes on; a restart after a crash goes the same way.
+//! sealed is [taken back](super::take_back) afterwards, before the tail goes on; a restart after a crash goes the same way.
+//! Each step is saved before it is taken.
 
-use super::{STEPS, Step};
+use super::{
+    STEPS, Step,
+    undo::{Settled, note_undone, settle},
+};
 use crate::{
     accounts::Accounts,
     catalog::Catalog,
-    checkpoint::Store,
+    checkpoint::{Handover, Store},
     error::{Error, Result},
-    indexes::{seal, unseal},
+    indexes::seal,
     model::{Activity, ClusterTime, Phase, Selection},
     observe::Metrics,
     source::Source,
@@ -42,6 +46,10 @@ pub struct Cutover<S, T, C> {
     pub progress: watch::Receiver<Progress>,
     /// The operator's word that nobody writes: the source is not fenced by us.
     pub writes_stopped: bool,
+    /// Whether users are kept from writing to the target by a block that is ours to lift.
+    pub target_fenced: bool,
+    /// Whether the way back begins behind the commit; saved with it.
+    pub then_reverse: bool,
     /// Indexes that the target may do without: see [`crate::model::index_title`].
     pub waived: Arc<[String]>,
     /// Told of each step as it begins.
@@ -65,10 +73,14 @@ pub enum Outcome {
     Committed {
         /// The last source time that reached the target.
         fence: ClusterTime,
-        /// For how long writes were blocked by us until the commit; they stay blocked.
+        /// For how long writes were blocked by us until the target could be written to; on the source they stay blocked.
         blocked: Option<Duration>,
         /// What was proved equal, and what that took behind the fence.
         proof: Proof,
+        /// How long each step took.
+        steps: Vec<(Step, Duration)>,
+        /// Why the target is not open to users yet, where that failed.
+        shut: Option<String>,
     },
     /// Nothing has changed: the source is writable, the tail goes on.
     Undone {
@@ -78,24 +90,11 @@ pub enum Outcome {
         reason: String,
         /// For how long writes were blocked by us.
         blocked: Option<Duration>,
-        /// Whether the target may be sealed: nothing may be applied to it before [`take_back`].
+        /// How long each step took, the failed one included.
+        steps: Vec<(Step, Duration)>,
+        /// Whether the target may be sealed: nothing may be applied to it before [`super::take_back`].
         sealed: bool,
     },
-}
-
-/// Unseals the target of a cutover that was undone or cut short, and saves that there is none any more. May be
-/// repeated.
-///
-/// # Errors
-/// As classified.
-pub async fn take_back<T: Target, C: Store>(target: &T, store: &C, catalog: &Catalog) -> Result<()> {
-    unseal(target, catalog).await?;
-    note_undone(store).await
-}
-
-async fn note_undone<C: Store>(store: &C) -> Result<()> {
-    store.save_fenced(false).await?;
-    store.save_phase(&Phase::Tailing, &Activity::Running).await
 }
 
 /// What a saga gathers on its way.
@@ -107,6 +106,7 @@ struct Run {
     /// Events read when the tail had passed the fence.
     events: u64,
     proof: Proof,
+    steps: Vec<(Step, Duration)>,
 }
 
 impl Run {
@@ -126,38 +126,58 @@ impl<S: Source, T: Target, C: Store> Cutover<S, T, C> {
     ///
     /// # Errors
     /// Where the undoing failed, or where it is not known whether the commit was saved: the source may still be
-    /// fenced. The record tells a restart whether to complete or to undo; `abort` lifts the fence.
+    /// fenced. [`settle`] asks the record whether to complete or to undo; `abort` lifts the fence.
     ///
     /// # Cancel safety
     /// Not to be dropped half way.
     pub async fn run(mut self, timeout: Duration) -> Result<Outcome> {
+        let deadline = Instant::now() + timeout;
         let mut run =
-            Run { deadline: Instant::now() + timeout, fence: ClusterTime::default(), fenced_at: None, events: 0, proof: Proof::default() };
-        for step in STEPS {
+            Run { deadline, fence: ClusterTime::default(), fenced_at: None, events: 0, proof: Proof::default(), steps: Vec::new() };
+        let mut shut = None;
+        let target_fenced = self.target_fenced;
+        for step in STEPS.into_iter().filter(|step| *step != Step::Open || target_fenced) {
             self.step.send_replace(Some(step));
             tracing::info!(step = step.label(), "cutover");
-            let verdict = match self.within_time(step, &mut run).await {
-                Ok(verdict) => verdict,
+            let began = Instant::now();
+            let verdict = match self.take(step, &mut run).await {
                 // Neither done nor not done: only the record knows.
-                Err(error) if step == Step::Commit => return Err(error),
+                Err(error) if step == Step::Commit => match settle(&self.source, &self.store).await? {
+                    Settled::Committed(_) => Ok(()),
+                    Settled::Undone => Err(error.story()),
+                },
                 Err(error) => Err(error.story()),
+                Ok(verdict) => verdict,
             };
-            let late = step < Step::Commit && Instant::now() > run.deadline;
+            run.steps.push((step, began.elapsed()));
+            let late = step < Step::Commit && Instant::now() > deadline;
             let verdict = if late { verdict.and_then(|()| Err(format!("the time of {timeout:?} is up"))) } else { verdict };
-            if let Err(reason) = verdict {
-                tracing::warn!(step = step.label(), reason, "undoing the cutover");
-                if !self.writes_stopped && step >= Step::Fence {
-                    self.source.allow_writes().await?;
-                }
-                let blocked = run.fenced_at.map(|at| at.elapsed());
-                let sealed = step >= Step::Seal;
-                if !sealed {
-                    note_undone(&self.store).await?;
-                }
-                return Ok(Outcome::Undone { step, reason, blocked, sealed });
+            match verdict {
+                Ok(()) => {}
+                Err(reason) if step > Step::Commit => shut = Some(reason),
+                Err(reason) => return self.undo(step, reason, run).await,
             }
         }
-        Ok(Outcome::Committed { fence: run.fence, blocked: run.fenced_at.map(|at| at.elapsed()), proof: run.proof })
+        Ok(Outcome::Committed { fence: run.fence, blocked: run.fenced_at.map(|at| at.elapsed()), proof: run.proof, steps: run.steps, shut })
+    }
+
+    /// The source first. A target that may be sealed is left for [`super::take_back`].
+    async fn undo(&self, step: Step, reason: String, run: Run) -> Result<Outcome> {
+        tracing::warn!(step = step.label(), reason, "undoing the cutover");
+        if !self.writes_stopped && step >= Step::Fence {
+            self.source.allow_writes().await?;
+        }
+        let blocked = run.fenced_at.map(|at| at.elapsed());
+        let sealed = step >= Step::Seal;
+        if !sealed {
+            note_undone(&self.store).await?;
+        }
+        Ok(Outcome::Undone { step, reason, blocked, steps: run.steps, sealed })
+    }
+
+    async fn take(&mut self, step: Step, run: &mut Run) -> Result<Verdict> {
+        self.store.save_step(step.label()).await?;
+        self.within_time(step, run).await
     }
 
     /// A step that only asks is left when time is up: what it asks may hang. The others limit themselves, for
@@ -168,7 +188,7 @@ impl<S: Source, T: Target, C: Store> Cutover<S, T, C> {
                 Ok(verdict) => verdict,
                 Err(_) => Ok(Err("time is up".to_owned())),
             },
-            Step::Begin | Step::Fence | Step::Drain | Step::Seal | Step::Commit => self.forward(step, run).await,
+            Step::Begin | Step::Fence | Step::Drain | Step::Seal | Step::Commit | Step::Open => self.forward(step, run).await,
         }
     }
 
@@ -216,9 +236,23 @@ impl<S: Source, T: Target, C: Store> Cutover<S, T, C> {
                 }
                 return if verdict.is_ok() { self.compare(false, !run.proof.complete).await } else { Ok(verdict) };
             }
-            Step::Commit => self.store.save_phase(&Phase::Committed { fence: run.fence }, &Activity::Running).await?,
+            Step::Commit => {
+                let handover = Handover { at: self.target_time().await?, then_reverse: self.then_reverse, waived: self.waived.to_vec() };
+                self.store.save_commit(step.label(), &Phase::Committed { fence: run.fence }, handover).await?;
+            }
+            Step::Open => self.reader.allow_writes().await?,
         }
         Ok(Ok(()))
+    }
+
+    /// A time of the target behind everything that we have written to it, and before anything that somebody writes who was
+    /// told of the commit. The note makes the clocks of all its shards move past that time; a replica set needs none.
+    async fn target_time(&self) -> Result<ClusterTime> {
+        let at = self.reader.operation_time().await?;
+        match self.reader.note("handover").await {
+            Ok(_) | Err(Error::Forbidden { .. }) => Ok(at),
+            Err(error) => Err(error),
+        }
     }
 
     /// A challenge: a note in the source's oplog, and the tail must pass it.

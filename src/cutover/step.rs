@@ -15,12 +15,18 @@ pub enum Step {
     Seal,
     /// Drains once more, to see that nothing came behind the fence, and compares the sealed structure.
     Confirm,
-    /// Saves that the cutover is done. **The point of no return**: nothing can fail behind it.
+    /// Saves that the cutover is done. **The point of no return**: nothing is undone behind it.
     Commit,
+    /// On a way back: lets users write to the target, from which they were kept until now. Repeated by the next start where
+    /// it fails.
+    Open,
 }
 
 /// All, in order.
-pub const STEPS: [Step; 7] = [Step::Begin, Step::Fence, Step::Drain, Step::Recheck, Step::Seal, Step::Confirm, Step::Commit];
+pub const STEPS: [Step; 8] = [Step::Begin, Step::Fence, Step::Drain, Step::Recheck, Step::Seal, Step::Confirm, Step::Commit, Step::Open];
+
+/// What is saved as the step while a cutover is undone: no commit comes into force behind it.
+pub(super) const UNDO: &str = "undo";
 
 impl Step {
     /// For status and logs.
@@ -34,6 +40,7 @@ impl Step {
             Step::Seal => "seal",
             Step::Confirm => "confirm",
             Step::Commit => "commit",
+            Step::Open => "open",
         }
     }
 }

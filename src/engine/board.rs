@@ -6,7 +6,8 @@ use crate::{
     copy::Counts,
     cutover::{Facts, Step, gates},
     model::{
-        Activity, ClusterTime, CopyStatus, CutoverStatus, EventStatus, InFlightStatus, Phase, Status, Verb, VerificationStatus, permits,
+        Activity, ClusterTime, CopyStatus, CutoverStatus, DirectionStatus, EventStatus, InFlightStatus, Phase, Status, Verb,
+        VerificationStatus, permits,
     },
     observe::Metrics,
     parity::Parity,
@@ -25,11 +26,14 @@ use tokio::{sync::watch, time::Instant};
 #[derive(Debug)]
 pub(super) struct Known {
     pub migration: String,
+    pub direction: DirectionStatus,
     pub phase: Phase,
     pub activity: Activity,
     pub estimate: Estimate,
     /// Copied by earlier runs: documents and bytes.
     pub before: (u64, u64),
+    /// What the counters of this process had counted before: documents, bytes, and documents that were there already.
+    pub counted: (u64, u64, u64),
     /// The source's clock, and when we looked at it.
     pub source_time: Option<(ClusterTime, Instant)>,
     pub window: Option<OplogWindow>,
@@ -159,6 +163,7 @@ impl Board {
             format: 1,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             migration: known.migration.clone(),
+            direction: Some(known.direction.clone()),
             phase: known.phase.label().to_owned(),
             activity: known.activity.label().to_owned(),
             reason,
@@ -175,11 +180,11 @@ impl Board {
             source_cluster_time: known.source_time.map(|(t, _)| t),
             resume_cluster_time: Some(progress.resume),
             copy: CopyStatus {
-                documents: known.before.0 + m.copied_documents() + m.already_there_documents(),
-                bytes: known.before.1 + m.copied_bytes(),
+                documents: known.before.0 + (m.copied_documents() + m.already_there_documents()) - (known.counted.0 + known.counted.2),
+                bytes: known.before.1 + m.copied_bytes() - known.counted.1,
                 estimated_documents: known.estimate.documents,
                 estimated_bytes: known.estimate.bytes,
-                already_there: m.already_there_documents(),
+                already_there: m.already_there_documents() - known.counted.2,
                 reread: m.reread_documents(),
                 partitions_done: partitions.done,
                 partitions: partitions.waiting + partitions.running + partitions.done,

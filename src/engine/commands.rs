@@ -3,13 +3,13 @@
 use super::{
     examine::{Verification, Verified},
     job::Job,
+    order,
 };
 use crate::{
-    cutover::{Cutover, Facts, Outcome, Step, gates},
+    cutover::{Cutover, Outcome, Step, gates},
     error::Result,
-    model::{Activity, Milestone, UnfinishedIndex, Verb, permits},
-    observe::{Answer, Command, Examination, Handover, Request},
-    source::Source,
+    model::{Activity, Milestone, Verb, permits},
+    observe::{Answer, Command, Examination, GiveUp, Handover, Request},
     tasks::panicked,
     verify::{self, Pace},
 };
@@ -29,7 +29,7 @@ pub(super) enum Done {
     /// Nothing is left to do.
     Ended,
     /// Give up, once nothing is at work any more, and say so.
-    Abort(oneshot::Sender<Answer>),
+    Abort(GiveUp, oneshot::Sender<Answer>),
 }
 
 /// Long requests under way.
@@ -88,7 +88,7 @@ impl Running {
                 self.cutover(job, order, answer).await;
                 None
             }
-            Command::Abort => Some(Done::Abort(answer)),
+            Command::Abort(how) => Some(Done::Abort(how, answer)),
         }
     }
 
@@ -105,33 +105,13 @@ impl Running {
     }
 
     async fn cutover(&mut self, job: &Job, order: Handover, answer: oneshot::Sender<Answer>) {
-        let mut facts = job.board.facts();
-        facts.accepts_unproved = order.accept_unproved_documents;
-        if let Some(no) = waive(&mut facts, &order.waive_indexes) {
-            let _ = answer.send(no);
-            return;
-        }
-        let gates = gates(&facts);
-        let mut shut: Vec<String> = gates.iter().filter(|g| !g.open).map(|g| format!("{}: {}", g.name, g.why)).collect();
-        match job.clusters.source.writes_blocked().await {
-            Ok(None) if !order.writes_stopped => {
-                shut.push("fence: the source's server cannot block writes; stop all writers, then give `--writes-stopped`".to_owned());
-            }
-            Ok(_) => {}
-            Err(error) => {
-                let _ = answer.send(Answer::from(&error));
-                return;
-            }
-        }
-        let details = json!({"gates": gates});
-        if !shut.is_empty() || order.dry_run {
-            let told = if shut.is_empty() {
-                Answer::done("every gate is open")
-            } else {
-                Answer::no(format!("not ready to cut over: {}", shut.join("; ")))
-            };
-            let _ = answer.send(told.with(details));
-            return;
+        let judged = match order::judge(job, &order).await {
+            Ok(Ok(judged)) => judged,
+            Ok(Err(no)) => return drop(answer.send(no)),
+            Err(error) => return drop(answer.send(Answer::from(&error))),
+        };
+        if order.dry_run || !judged.shut().is_empty() {
+            return drop(answer.send(judged.told()));
         }
         let shard_keys = match job.clusters.target.shard_keys().await {
             Ok(keys) => keys,
@@ -153,7 +133,9 @@ impl Running {
             selection: job.config.selection.clone(),
             metrics: job.board.metrics.clone(),
             progress: job.board.progress.subscribe(),
-            writes_stopped: order.writes_stopped,
+            writes_stopped: judged.plan.writes_stopped,
+            target_fenced: judged.plan.target_fenced,
+            then_reverse: order.then_reverse,
             waived: order.waive_indexes.into(),
             step: self.step.clone(),
             compare: verify::Settings { shard_keys, ..verify::Settings::new(job.clusters.retry()) },
@@ -193,25 +175,33 @@ impl Running {
     async fn cut_over(&self, job: &Job, outcome: Result<Outcome>) -> Result<(Answer, Option<Done>)> {
         let blocked_seconds = |blocked: Option<Duration>| blocked.map(|d| d.as_secs_f64());
         match outcome? {
-            Outcome::Committed { fence, blocked, proof } => {
+            Outcome::Committed { fence, blocked, proof, steps, shut } => {
                 job.step(Milestone::Sealed(fence)).await?;
                 let mut known = job.board.known();
                 known.cutover.step = "committed".into();
                 known.cutover.fence = Some(fence);
                 known.cutover.writes_blocked_seconds = blocked_seconds(blocked);
                 known.cutover.proof = Some(proof_in_words(&proof));
-                let told = match blocked {
+                let mut told = match blocked {
                     Some(blocked) => format!(
                         "committed: the target is the primary cluster; writes were blocked for {:.1} s, and stay blocked on the source",
                         blocked.as_secs_f64()
                     ),
                     None => "committed: the target is the primary cluster".to_owned(),
                 };
-                let told = format!("{told}; {}", proof_in_words(&proof));
-                let details = json!({"fence": fence, "writes_blocked_seconds": blocked_seconds(blocked), "proof": proof});
+                told.push_str(&format!("; {}", proof_in_words(&proof)));
+                if let Some(why) = shut {
+                    told.push_str(&format!("; it is not yet open to users ({why}): start the same command again, which opens it"));
+                }
+                let details = json!({
+                    "fence": fence,
+                    "writes_blocked_seconds": blocked_seconds(blocked),
+                    "proof": proof,
+                    "steps": durations(&steps),
+                });
                 Ok((Answer::done(told).with(details), Some(Done::Ended)))
             }
-            Outcome::Undone { step, reason, blocked, sealed } => {
+            Outcome::Undone { step, reason, blocked, steps, sealed } => {
                 if !sealed {
                     job.step(Milestone::CutoverUndone).await?;
                 }
@@ -224,7 +214,10 @@ impl Running {
                     step.label()
                 ));
                 // The work begins anew with taking a sealed target back.
-                Ok((told.with(json!({"step": step.label(), "reason": reason})), sealed.then_some(Done::Again)))
+                let details = json!({
+                    "step": step.label(), "reason": reason, "writes_blocked_seconds": blocked_seconds(blocked), "steps": durations(&steps)
+                });
+                Ok((told.with(details), sealed.then_some(Done::Again)))
             }
         }
     }
@@ -252,7 +245,12 @@ pub(super) async fn ask_idle(job: &Job, request: Request) -> Result<Option<Done>
             let _ = answer.send(Answer::done("running"));
             Ok(Some(Done::Again))
         }
-        Command::Abort => Ok(Some(Done::Abort(answer))),
+        Command::Abort(how) => Ok(Some(Done::Abort(how, answer))),
+        Command::Cutover(order) if order.dry_run => {
+            let told = order::judge(job, &order).await;
+            let _ = answer.send(told.map_or_else(|e| Answer::from(&e), |judged| judged.map_or_else(|no| no, |judged| judged.told())));
+            Ok(None)
+        }
         Command::Pause { .. } | Command::Verify(_) | Command::Cutover(_) => {
             let _ = answer.send(Answer::no("it is not running"));
             Ok(None)
@@ -269,7 +267,7 @@ fn refused(job: &Job, command: &Command) -> Option<Answer> {
         // A dry run may be asked for at any time: it tells what is missing.
         Command::Cutover(order) if order.dry_run => return None,
         Command::Cutover(_) => Verb::Cutover,
-        Command::Abort => Verb::Abort,
+        Command::Abort(_) => Verb::Abort,
     };
     let (phase, activity) = (job.board.phase(), job.board.activity());
     if permits(&phase, &activity, verb) {
@@ -284,34 +282,9 @@ fn refused(job: &Job, command: &Command) -> Option<Answer> {
     Some(no)
 }
 
-/// Takes the waived indexes out of what is judged. A name that is none of them is most likely a slip: it is told.
-fn waive(facts: &mut Facts, waived: &[String]) -> Option<Answer> {
-    let unfinished: Vec<String> = facts.unfinished.iter().map(UnfinishedIndex::title).collect();
-    if let Some(unknown) = waived.iter().find(|name| !unfinished.contains(*name)) {
-        let mut no = Answer::no(format!("`{unknown}` is no unfinished index, so there is nothing to waive"));
-        no.hint = Some(match unfinished.as_slice() {
-            [] => "all indexes are built: leave `--waive-index` out".to_owned(),
-            some => format!("these are unfinished: {}", some.join(", ")),
-        });
-        return Some(no);
-    }
-    facts.unfinished.retain(|index| !waived.contains(&index.title()));
-    None
-}
-
-/// Gives the migration up: the source is writable, the metadata is gone; the target's namespaces stay.
-pub(super) async fn abort(job: &Job, answer: oneshot::Sender<Answer>) {
-    let given_up = async {
-        if job.store.load().await?.is_some_and(|record| record.fenced) {
-            job.clusters.source.allow_writes().await?;
-        }
-        job.store.wipe().await
-    };
-    let told = match given_up.await {
-        Ok(()) => Answer::done("aborted: the source is writable and the metadata is gone; what was copied stays on the target"),
-        Err(error) => Answer::from(&error),
-    };
-    let _ = answer.send(told);
+/// What each step took, in seconds.
+fn durations(steps: &[(Step, Duration)]) -> serde_json::Value {
+    steps.iter().map(|(step, took)| json!({"step": step.label(), "seconds": took.as_secs_f64()})).collect()
 }
 
 fn proof_in_words(proof: &verify::Proof) -> String {

@@ -1,5 +1,6 @@
 //! Both clusters, connected.
 
+use super::{privileges::is_user, reverse::not_let_through};
 use crate::{
     accounts::Accounts,
     config::Config,
@@ -8,7 +9,7 @@ use crate::{
     mongo::{Cluster, ProcessName},
     observe::{Metrics, RetryCause},
     retry::Retry,
-    source::mongo::MongoSource,
+    source::{Source, mongo::MongoSource},
     target::mongo::MongoTarget,
 };
 use std::sync::Arc;
@@ -63,6 +64,26 @@ impl Clusters {
             reader: self.reader.with_cluster(other(self.reader.cluster())),
             target: self.target.with_cluster(other(self.target.cluster())),
         }
+    }
+
+    /// The same, writing to a target that keeps users from writing, where it has no access control; where it has, the
+    /// privileges of our user decide.
+    ///
+    /// # Errors
+    /// [`Error::UnfitCluster`] where our user is not let through; as classified.
+    pub(super) async fn bypassing_if_needed(self) -> Result<Self> {
+        let target = self.target.cluster();
+        if self.reader.writes_blocked().await? != Some(true) {
+            return Ok(self);
+        }
+        if let Some(error) = not_let_through(target).await? {
+            return Err(error);
+        }
+        if is_user(target).await? {
+            return Ok(self);
+        }
+        let target = target.bypassing();
+        Ok(Self { reader: self.reader.with_cluster(target.clone()), target: MongoTarget::new(target), source: self.source })
     }
 
     /// The same, giving up soon: for the questions of the start, whose answer somebody is waiting for.

@@ -2,8 +2,9 @@
 //! starts or stops the work.
 
 use super::{
+    abort::abort,
     board::Board,
-    commands::{Done, Running, abort, ask_idle},
+    commands::{Done, Running, ask_idle},
     connect::Clusters,
     lease::Keeper,
     sample,
@@ -13,6 +14,7 @@ use crate::{
     accounts::Accounts,
     checkpoint::{MongoStore, Record, Store},
     config::Config,
+    cutover::{Settled, settle},
     error::{Error, Remedy, Result},
     model::{Activity, ClusterTime, Milestone, Phase, Position},
     observe::Request,
@@ -36,6 +38,7 @@ pub(super) struct Job {
     halted: Option<Error>,
     lease: Keeper,
     accounts: Option<Accounts>,
+    target_fenced: bool,
 }
 
 /// Why the loop of one activity ended.
@@ -50,11 +53,18 @@ impl Job {
     pub(super) fn new(config: Config, clusters: Clusters, store: MongoStore, board: Board, record: &Record, lease: Keeper) -> Self {
         let (resume_point, start_at) = (record.resume_point(), record.start_at);
         let accounts = clusters.accounts(&config);
-        Self { accounts, config: Arc::new(config), clusters, store, board, resume_point, start_at, halted: None, lease }
+        let target_fenced = record.way_back.as_ref().is_some_and(|way| way.target_fenced);
+        let config = Arc::new(config);
+        Self { accounts, config, clusters, store, board, resume_point, start_at, halted: None, lease, target_fenced }
+    }
+
+    /// Whether users are kept from writing to the target by a block that is ours to lift at the commit.
+    pub(super) fn target_fenced(&self) -> bool {
+        self.target_fenced
     }
 
     /// Works until the migration is committed, aborted, or `stop` fires; answers requests all the while.
-    pub(super) async fn run(mut self, mut requests: mpsc::Receiver<Request>, stop: &CancellationToken) -> Result<()> {
+    pub(super) async fn run(mut self, requests: &mut mpsc::Receiver<Request>, stop: &CancellationToken) -> Result<()> {
         let closing = CancellationToken::new();
         let mut watchers: JoinSet<Result<()>> = JoinSet::new();
         watchers.spawn(sample::publish(self.board.clone(), closing.clone()));
@@ -62,8 +72,8 @@ impl Job {
         let mut outcome = Ok(());
         while outcome.is_ok() && !matches!(self.board.phase(), Phase::Committed { .. }) {
             let turn = match self.board.activity() {
-                Activity::Running => self.work(&mut requests, stop).await,
-                Activity::Paused { .. } | Activity::Halted { .. } => self.wait(&mut requests, stop).await,
+                Activity::Running => self.work(requests, stop).await,
+                Activity::Paused { .. } | Activity::Halted { .. } => self.wait(requests, stop).await,
             };
             match turn {
                 Ok(Turn::Again) => {}
@@ -88,6 +98,14 @@ impl Job {
 
     /// One stretch of work: until it fails, is paused, committed, or the lease is in doubt.
     async fn work(&mut self, requests: &mut mpsc::Receiver<Request>, stop: &CancellationToken) -> Result<Turn> {
+        // A cutover that failed where it could not be undone, or whose commit is in doubt.
+        if self.board.phase() == Phase::CuttingOver {
+            match settle(&self.clusters.source, &self.store).await {
+                Ok(Settled::Undone) => {}
+                Ok(Settled::Committed(fence)) => return self.step(Milestone::Sealed(fence)).await.map(|()| Turn::Ended),
+                Err(error) => return self.halt(error),
+            }
+        }
         let session = stop.child_token();
         let (reach, mut reached) = mpsc::channel(1);
         let mut work: JoinSet<Result<()>> = JoinSet::new();
@@ -145,8 +163,8 @@ impl Job {
     async fn turn(&mut self, done: Done, rest: Result<()>) -> Result<Turn> {
         match done {
             Done::Ended => Ok(Turn::Ended),
-            Done::Abort(answer) => {
-                abort(self, answer).await;
+            Done::Abort(how, answer) => {
+                abort(self, how, answer).await;
                 Ok(Turn::Ended)
             }
             Done::Again => {
@@ -176,8 +194,8 @@ impl Job {
                         None => {}
                         Some(Done::Again) => return Ok(Turn::Again),
                         Some(Done::Ended) => return Ok(Turn::Ended),
-                        Some(Done::Abort(answer)) => {
-                            abort(self, answer).await;
+                        Some(Done::Abort(how, answer)) => {
+                            abort(self, how, answer).await;
                             return Ok(Turn::Ended);
                         }
                     },

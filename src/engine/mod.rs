@@ -1,5 +1,6 @@
 //! One migration: opens it, keeps its phase, starts and stops the work that the phase asks for.
 
+mod abort;
 mod board;
 mod commands;
 mod connect;
@@ -9,17 +10,21 @@ mod layout;
 mod lease;
 mod nudge;
 mod open;
+mod order;
 mod preflight;
 mod privileges;
 mod repair;
+mod reverse;
 mod sample;
 mod topology;
 mod verifier;
 mod work;
 
+pub use abort::abort_clusters;
 pub use preflight::{CheckReport, Finding, Level, check};
 
 use crate::{
+    checkpoint::MongoStore,
     config::{Config, ControlConfig},
     error::{Error, Result},
     model::Status,
@@ -38,11 +43,20 @@ use tokio_util::sync::CancellationToken;
 /// Requests waiting for the engine: few people ask, and each waits for its answer.
 const REQUEST_QUEUE: usize = 16;
 
-/// Starts or resumes a migration, and returns once it is committed, aborted, or told to stop.
+/// Which way to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// From the source to the target; on from where the operator wanted a way back behind a commit.
+    Forward,
+    /// The way back of whatever was committed last between the two: see [`reverse`].
+    Back,
+}
+
+/// Starts or resumes a migration, and returns once it is committed and no way back is wanted, aborted, or told to stop.
 ///
 /// # Errors
 /// What ended it. [`Error::Interrupted`] where `stop` fired.
-pub async fn run(config: Config, status: watch::Sender<Status>, stop: CancellationToken) -> Result<()> {
+pub async fn run(config: Config, way: Way, status: watch::Sender<Status>, stop: CancellationToken) -> Result<()> {
     let access = access(&config.control)?;
     let metrics = Arc::new(Metrics::new());
     // Before anything is written: two processes on one machine are told apart at once.
@@ -52,16 +66,36 @@ pub async fn run(config: Config, status: watch::Sender<Status>, stop: Cancellati
         hint: Some("another process listens there: stop it, or choose another address".into()),
     })?;
     let closing = CancellationToken::new();
-    let (requests, asked) = mpsc::channel(REQUEST_QUEUE);
+    let (requests, mut asked) = mpsc::channel(REQUEST_QUEUE);
     let mut server: JoinSet<Result<()>> = JoinSet::new();
     let endpoint = Endpoint::new(metrics.clone(), status.subscribe(), requests);
     server.spawn(serve(listener, access, endpoint, closing.clone()));
     let outcome = async {
-        let name = ProcessName::new(&config.metadata_database);
-        let clusters = connect::Clusters::connect(&config, &metrics, &stop, Some(name)).await?;
-        let ended = async { open::open(&config, &clusters, metrics.clone(), status, &stop).await?.run(asked, &stop).await }.await;
-        clusters.close().await;
-        ended
+        let (mut config, mut former) = match way {
+            Way::Forward => (config, None),
+            Way::Back => {
+                let newest = reverse::newest(&config).await?;
+                (newest.config, newest.former)
+            }
+        };
+        loop {
+            let name = ProcessName::new(&config.metadata_database);
+            let clusters = connect::Clusters::connect(&config, &metrics, &stop, Some(name)).await?;
+            let ended = async {
+                if !open::finished(&config, &clusters, former.as_ref(), &status).await? {
+                    let job = open::open(&config, &clusters, former.as_ref(), metrics.clone(), status.clone(), &stop).await?;
+                    job.run(&mut asked, &stop).await?;
+                }
+                reverse::Former::wanted(&MongoStore::new(clusters.target.cluster().clone(), &config.metadata_database)).await
+            }
+            .await;
+            clusters.close().await;
+            former = ended?;
+            if former.is_none() {
+                return Ok(());
+            }
+            config = config.reversed();
+        }
     }
     .await;
     // Answers on their way are still sent.

@@ -6,42 +6,60 @@ use super::{
     job::Job,
     layout,
     lease::Keeper,
-    preflight::inspect,
+    preflight::{fingerprint, inspect},
+    reverse::Former,
     verifier,
 };
 use crate::{
     catalog::{Catalog, State},
     checkpoint::{FORMAT, MongoStore, Record, Store},
-    config::Config,
+    config::{Config, redacted},
     copy::{Counts, plan},
+    cutover::settle,
     error::{Error, Result},
-    model::{Activity, ClusterTime, CutoverStatus, Fingerprint, Milestone, Phase, Status},
-    mongo::Topology,
+    model::{Activity, ClusterTime, CutoverStatus, DirectionStatus, Fingerprint, Milestone, Phase, Side, Status},
+    mongo::{Cluster, Topology},
     observe::Metrics,
     source::{Estimate, Source},
     target::{Target, mongo::Sharding},
 };
 use bson::doc;
+use secrecy::ExposeSecret;
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// Opens a migration: the first one of its metadata, or the one that stands there.
+/// Opens a migration: the one that stands in its metadata, or else a first one, or the way back of a former one.
 ///
 /// # Errors
-/// Whatever the preflight found first, before anything is written.
+/// Whatever the preflight found first, before anything is written; but a source that a dead process has left fenced is given
+/// back all the same.
 pub(super) async fn open(
     config: &Config,
     clusters: &Clusters,
+    former: Option<&Former>,
     metrics: Arc<Metrics>,
     status: watch::Sender<Status>,
     stop: &CancellationToken,
 ) -> Result<Job> {
-    let mut inspected = inspect(config, &clusters.hasty(START_DEADLINE)).await;
+    let hasty = clusters.hasty(START_DEADLINE);
+    let there = MongoStore::new(hasty.target.cluster().clone(), &config.metadata_database).load().await.ok().flatten();
+    // Which of them is to be gone on with.
+    let former = former.filter(|former| !there.as_ref().is_some_and(|record| former.leads_to(record)));
+    let way_back = former.is_some() || there.is_some_and(|record| record.way_back.is_some());
+    let clusters = if way_back { &clusters.clone().bypassing_if_needed().await? } else { clusters };
+    let store = MongoStore::new(clusters.target.cluster().clone(), &config.metadata_database);
+    let mut inspected = inspect(config, &clusters.hasty(START_DEADLINE), former.is_some()).await;
     if stop.is_cancelled() {
         return Err(Error::Interrupted);
     }
+    let ours = |record: &Record| inspected.fingerprint.as_ref().is_some_and(|f| f.source == record.fingerprint.source);
     if !inspected.errors.is_empty() {
+        if inspected.record.as_ref().is_some_and(ours) && store.take().await.is_ok() {
+            let given_back = give_source_back(clusters, &store).await;
+            let _ = store.release().await;
+            given_back?;
+        }
         return Err(inspected.errors.swap_remove(0));
     }
     let fingerprint = inspected.fingerprint.take().ok_or_else(|| Error::Bug("the preflight passed without a fingerprint".into()))?;
@@ -51,23 +69,104 @@ pub(super) async fn open(
         let split = inspected.record.as_ref().is_none_or(|record| record.phase == Phase::Planned);
         clusters.target = clusters.target.clone().sharded(Sharding::new(layout::sharded(config, &clusters, split).await?));
     }
-    let store = MongoStore::new(clusters.target.cluster().clone(), &config.metadata_database);
+    if let Some(former) = former {
+        still_reached(former, &clusters).await?;
+    }
     let opening = Opening { config, clusters: &clusters, store: &store };
-    let mut record = match inspected.record.take() {
-        Some(record) => {
+    let mut record = match (inspected.record.take(), former) {
+        (Some(_), _) => {
             store.take().await?;
-            record
+            // Read again under the lease: whoever had it may have saved more since.
+            store.load().await?.ok_or_else(|| Error::Bug("a record went while its lease was taken".into()))?
         }
-        None => opening.begin(fingerprint, &inspected.occupied).await?,
+        (None, Some(former)) => former.begin(&clusters, &store, fingerprint).await?,
+        (None, None) => opening.begin(fingerprint, &inspected.occupied).await?,
     };
     let lease = Keeper::start(store.clone(), metrics.clone());
     clusters.target.cluster().end_former().await?;
-    opening.give_source_back(&mut record).await?;
+    let cut_short = give_source_back(&clusters, &store).await?;
+    record.fenced &= !cut_short;
     if record.phase == Phase::Planned {
         opening.plan(&mut record).await?;
     }
     let board = opening.board(&record, metrics, status).await?;
+    if cut_short {
+        let step = record.step.as_deref().unwrap_or("begin");
+        board.known().cutover.last_failure = Some(format!("cut short at the step `{step}`, and undone by the next start"));
+    }
     Ok(Job::new(config.clone(), clusters, store, board, &record, lease))
+}
+
+/// Whether the migration is committed: then there is nothing to do but the last step of a cutover that leads back, which a
+/// crash may have left out. Nothing is written to the metadata: the cluster that holds them may be fenced again by now.
+///
+/// # Errors
+/// As classified.
+pub(super) async fn finished(
+    config: &Config,
+    clusters: &Clusters,
+    former: Option<&Former>,
+    status: &watch::Sender<Status>,
+) -> Result<bool> {
+    let hasty = clusters.hasty(START_DEADLINE);
+    let store = |cluster: &Cluster| MongoStore::new(cluster.clone(), &config.metadata_database);
+    // What cannot be asked for is the preflight's to tell.
+    let Ok(Some(record)) = store(hasty.target.cluster()).load().await else { return Ok(false) };
+    let Ok(ours) = fingerprint(config, &hasty).await else { return Ok(false) };
+    let superseded = former.is_some_and(|former| !former.leads_to(&record));
+    let committed = matches!(record.phase, Phase::Committed { .. });
+    if !committed || superseded || config.restart_from_scratch || !ours.differences(&record.fingerprint).is_empty() {
+        return Ok(false);
+    }
+    let later =
+        store(hasty.source.cluster()).load().await.ok().flatten().filter(|r| r.way_back.as_ref().is_some_and(|w| w.of == record.id));
+    if later.is_none() && record.way_back.as_ref().is_some_and(|way| way.target_fenced) {
+        clusters.reader.allow_writes().await?;
+    }
+    status.send_replace(Status {
+        format: 1,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        migration: record.id.clone(),
+        direction: Some(direction(config, &record)),
+        phase: record.phase.label().to_owned(),
+        activity: Activity::Running.label().to_owned(),
+        reason: later.as_ref().map(|later| format!("it has a way back, which is {}", later.phase.label())),
+        remedy: later.as_ref().map(|_| "`mongoferry reverse`, with the same options, goes on with what came after it".to_owned()),
+        can_write_to_target: later.is_none_or(|later| !matches!(later.phase, Phase::Committed { .. })),
+        ..Status::default()
+    });
+    Ok(true)
+}
+
+fn direction(config: &Config, record: &Record) -> DirectionStatus {
+    let hosts = |side| redacted(config.uri(side).expose_secret());
+    DirectionStatus {
+        way: if record.turn().is_multiple_of(2) { "forward" } else { "reverse" }.into(),
+        turn: record.turn(),
+        reverse_of: record.way_back.as_ref().map(|way| way.of.clone()),
+        source: hosts(Side::Source),
+        target: hosts(Side::Target),
+    }
+}
+
+/// Whether the new primary still tells everything since it was handed over.
+async fn still_reached(former: &Former, clusters: &Clusters) -> Result<()> {
+    match clusters.source.oplog_window().await? {
+        Some(window) if former.at() < window.oldest => Err(Error::PositionLost { wanted: former.at(), oldest: Some(window.oldest) }),
+        _ => Ok(()),
+    }
+}
+
+/// A cutover that a crash cut short: the source is never left fenced. The target is taken back by the work. Says whether there
+/// was one.
+async fn give_source_back(clusters: &Clusters, store: &MongoStore) -> Result<bool> {
+    let (phase, fenced) = store.standing().await?;
+    if matches!(phase, Phase::Committed { .. }) || (!fenced && phase != Phase::CuttingOver) {
+        return Ok(false);
+    }
+    tracing::warn!("undoing a cutover that was cut short");
+    settle(&clusters.source, store).await?;
+    Ok(true)
 }
 
 struct Opening<'a> {
@@ -97,31 +196,33 @@ impl Opening<'_> {
             resume_token: None,
             resume_time: ClusterTime::default(),
             fenced: false,
+            step: None,
+            handover: None,
+            way_back: None,
         };
         self.store.create(&record).await?;
         Ok(record)
     }
 
-    /// Ends the migration that stood there, unless somebody is at work on it.
+    /// Ends the migration that stood there, unless somebody is at work on it, or it is committed.
     async fn give_up_former(&self) -> Result<()> {
         let Some(former) = self.store.load().await? else { return Ok(()) };
+        if let Phase::Committed { .. } = former.phase {
+            let database = self.config.metadata_database.clone();
+            return Err(Error::ForeignMetadata {
+                hint: format!(
+                    "to copy onto the old source again, run with source and target in each other's place; if you do mean to copy over the primary cluster, drop `{database}` on it first"
+                ),
+                database,
+                problem: "say that the migration is committed: this target is the primary cluster now, and is not copied over".into(),
+            });
+        }
         self.store.take().await?;
         self.clusters.target.cluster().end_former().await?;
-        if former.fenced && !matches!(former.phase, Phase::Committed { .. }) {
+        if former.fenced {
             self.clusters.source.allow_writes().await?;
         }
         self.store.wipe().await
-    }
-
-    /// A cutover that a crash cut short: the source is never left fenced. The target is taken back by the work.
-    async fn give_source_back(&self, record: &mut Record) -> Result<()> {
-        if record.fenced && !matches!(record.phase, Phase::Committed { .. }) {
-            tracing::warn!("undoing a cutover that was cut short");
-            self.clusters.source.allow_writes().await?;
-            self.store.save_fenced(false).await?;
-            record.fenced = false;
-        }
-        Ok(())
     }
 
     /// Saves where the change stream begins, and only then lists and plans: a crash between the two only
@@ -157,18 +258,22 @@ impl Opening<'_> {
         verifier::restore(&parity, self.store, &catalog, record.resume_time).await?;
         let copied = |of: fn(&crate::model::Partition) -> u64| partitions.iter().map(of).sum();
         let mut estimate = Estimate::default();
-        for collection in catalog.living().iter().filter(|c| !c.entry().is_view()) {
+        // A way back copies nothing.
+        let copied_at_all = record.way_back.is_none();
+        for collection in catalog.living().iter().filter(|c| copied_at_all && !c.entry().is_view()) {
             let one = self.clusters.source.estimate(&collection.on_source()).await?;
             estimate.documents += one.documents;
             estimate.bytes += one.bytes;
         }
         let known = Known {
             migration: record.id.clone(),
+            direction: direction(self.config, record),
             phase: record.phase.clone(),
             // A halt is not carried over: a restart tries again.
             activity: if matches!(record.activity, Activity::Halted { .. }) { Activity::Running } else { record.activity.clone() },
             estimate,
             before: (copied(|p| p.documents), copied(|p| p.bytes)),
+            counted: (metrics.copied_documents(), metrics.copied_bytes(), metrics.already_there_documents()),
             source_time: None,
             window: None,
             room: None,

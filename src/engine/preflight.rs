@@ -64,6 +64,8 @@ pub(super) struct Inspected {
     pub features: Option<Features>,
     /// Selected namespaces that the target already has, under their target's names.
     pub occupied: Vec<Namespace>,
+    /// Whether it is a way back: the target holds what was once the source.
+    way_back: bool,
     /// Whether the source is too old to show its structural changes.
     watched: bool,
     /// What the target is; a replica set until it was asked.
@@ -78,7 +80,7 @@ pub async fn check(config: &Config) -> Result<CheckReport> {
     super::access(&config.control)?;
     let (metrics, stop) = (Arc::new(Metrics::new()), CancellationToken::new());
     let clusters = Clusters::connect(config, &metrics, &stop, None).await?;
-    let mut inspected = inspect(config, &clusters.hasty(START_DEADLINE)).await;
+    let mut inspected = inspect(config, &clusters.hasty(START_DEADLINE), false).await;
     if inspected.errors.is_empty() {
         inspected.report.findings.extend(topology::look(config, &clusters).await?);
         inspected.sizes(config, &clusters).await?;
@@ -88,7 +90,7 @@ pub async fn check(config: &Config) -> Result<CheckReport> {
 }
 
 /// Looks at everything that the errors so far allow to look at.
-pub(super) async fn inspect(config: &Config, clusters: &Clusters) -> Inspected {
+pub(super) async fn inspect(config: &Config, clusters: &Clusters, way_back: bool) -> Inspected {
     let mut seen = Inspected {
         report: CheckReport::default(),
         errors: Vec::new(),
@@ -96,6 +98,7 @@ pub(super) async fn inspect(config: &Config, clusters: &Clusters) -> Inspected {
         fingerprint: None,
         features: None,
         occupied: Vec::new(),
+        way_back,
         watched: false,
         target: Topology::ReplicaSet,
     };
@@ -110,9 +113,7 @@ pub(super) async fn inspect(config: &Config, clusters: &Clusters) -> Inspected {
         });
         return seen;
     }
-    let (include, exclude, rename) = config.selection.describe();
-    let shard = config.shard.iter().map(|(ns, key)| format!("{ns}={key}")).collect();
-    seen.fingerprint = Some(Fingerprint { source: source_id, target: target_id, include, exclude, rename, shard });
+    seen.fingerprint = Some(identified(config, source_id, target_id));
     for outcome in [seen.abilities(config, clusters).await, seen.metadata(config, clusters).await] {
         seen.note(outcome);
     }
@@ -125,6 +126,17 @@ pub(super) async fn inspect(config: &Config, clusters: &Clusters) -> Inspected {
         seen.note(outcome);
     }
     seen
+}
+
+/// What these options and clusters make.
+pub(super) async fn fingerprint(config: &Config, clusters: &Clusters) -> Result<Fingerprint> {
+    Ok(identified(config, identity(clusters.source.cluster()).await?, identity(clusters.target.cluster()).await?))
+}
+
+fn identified(config: &Config, source: String, target: String) -> Fingerprint {
+    let (include, exclude, rename) = config.selection.describe();
+    let shard = config.shard.iter().map(|(ns, key)| format!("{ns}={key}")).collect();
+    Fingerprint { source, target, include, exclude, rename, shard, inverse: config.selection.is_inverse() }
 }
 
 impl Inspected {
@@ -151,10 +163,7 @@ impl Inspected {
             if cluster.side() == Side::Target {
                 self.target = topology;
             }
-            match topology {
-                Topology::Sharded => topology::identity(cluster).await,
-                Topology::ReplicaSet | Topology::Standalone => identity(cluster).await,
-            }
+            identity(cluster).await
         };
         match seen.await {
             Ok(id) => Some(id),
@@ -222,7 +231,8 @@ impl Inspected {
     }
 
     async fn metadata(&mut self, config: &Config, clusters: &Clusters) -> Result<()> {
-        if config.restart_from_scratch {
+        // What stands there when a way back begins is judged by whoever begins it.
+        if config.restart_from_scratch || self.way_back {
             return Ok(());
         }
         let store = MongoStore::new(clusters.target.cluster().clone(), &config.metadata_database);
@@ -246,6 +256,7 @@ impl Inspected {
         layout::refuse(config, self.target, &listed, self.record.is_none())?;
         let existing: Vec<Namespace> = listed.iter().map(|c| c.ns.clone()).collect();
         if self.record.is_none()
+            && !self.way_back
             && let Some(unknown) = config.selection.unknown(&existing).into_iter().next()
         {
             let nearest = unknown
@@ -279,7 +290,7 @@ impl Inspected {
         }
         let there = clusters.target.collections().await?;
         self.occupied = there.into_iter().map(|c| c.ns).filter(|ns| by_target.contains_key(ns)).collect();
-        if self.record.is_none() && !self.occupied.is_empty() && !config.drop_target_namespaces {
+        if self.record.is_none() && !self.way_back && !self.occupied.is_empty() && !config.drop_target_namespaces {
             return Err(Error::TargetNotEmpty { namespaces: self.occupied.iter().map(ToString::to_string).collect() });
         }
         self.finding(
@@ -399,8 +410,19 @@ async fn fit(cluster: &Cluster) -> Result<Topology> {
     }
 }
 
+/// The id that a cluster got when it was made.
+///
+/// # Errors
+/// [`Error::UnfitCluster`] where it tells none; as classified.
+pub(super) async fn identity(cluster: &Cluster) -> Result<String> {
+    match cluster.topology().await? {
+        Topology::Sharded => topology::identity(cluster).await,
+        Topology::ReplicaSet | Topology::Standalone => identity_of_set(cluster).await,
+    }
+}
+
 /// The id that a replica set got when it was initiated.
-async fn identity(cluster: &Cluster) -> Result<String> {
+async fn identity_of_set(cluster: &Cluster) -> Result<String> {
     let side = cluster.side();
     let asked = cluster.run("admin", "asking for the configuration of the replica set", &doc! {"replSetGetConfig": 1}).await;
     let reply = match asked {

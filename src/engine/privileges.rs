@@ -80,6 +80,11 @@ const TARGET_SHARDED: [Need; 4] = [
     need("listShards", On::Cluster, "clusterMonitor"),
 ];
 
+/// In `backup`, `restore` and `root` (RAN on 6.0.5).
+const FENCE: Need = need("setUserWriteBlockMode", On::Cluster, "backup");
+/// In `restore` and `root` (RAN on 6.0.5).
+const BYPASS: Need = need("bypassWriteBlockingMode", On::Cluster, "restore");
+
 /// For time series and for `system.js`, where such are selected. The built-in roles have them with the others (RAN on 6.0.5 and 6.0.27).
 const SOURCE_SYSTEM: [Need; 4] = [
     need("find", On::Buckets, "readAnyDatabase"),
@@ -152,6 +157,22 @@ pub(super) async fn missing_for_accounts(cluster: &Cluster) -> Result<Option<Mis
         Side::Target => &TARGET_ACCOUNTS,
     };
     lacking(cluster, needs.iter().collect()).await
+}
+
+/// What is missing to block writes of users on the source.
+pub(super) async fn missing_for_fence(source: &Cluster) -> Result<Option<Missing>> {
+    lacking(source, vec![&FENCE]).await
+}
+
+/// What is missing to write to a cluster that keeps users from writing: a role that `check` does not ask for.
+pub(super) async fn missing_for_bypass(target: &Cluster) -> Result<Option<Missing>> {
+    lacking(target, vec![&BYPASS]).await
+}
+
+/// Whether the cluster knows us as a user. Without access control nobody is one.
+pub(super) async fn is_user(cluster: &Cluster) -> Result<bool> {
+    let status = cluster.run("admin", "asking who we are", &doc! {"connectionStatus": 1}).await?;
+    Ok(status.get_document("authInfo").and_then(|a| a.get_array("authenticatedUsers")).is_ok_and(|users| !users.is_empty()))
 }
 
 /// The actions that are missing, and the command that grants them.

@@ -46,6 +46,9 @@ pub struct Fingerprint {
     /// `--shard`, sorted.
     #[serde(default)]
     pub shard: Vec<String>,
+    /// Whether the filters are those of the way back: they name what the target is to have, not what the source has.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub inverse: bool,
 }
 
 impl Fingerprint {
@@ -64,6 +67,9 @@ impl Fingerprint {
         compare("--exclude", &self.exclude, &stored.exclude);
         compare("--rename", &self.rename, &stored.rename);
         compare("--shard", &self.shard, &stored.shard);
+        if self.inverse != stored.inverse {
+            found.push(format!("it was {}a way back", if stored.inverse { "" } else { "not " }));
+        }
         found
     }
 }

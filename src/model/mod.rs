@@ -28,7 +28,7 @@ pub use phase::{Activity, IllegalStep, Milestone, Phase, Verb, permits};
 pub use selection::{Pattern, Selection, UnknownName};
 pub use shard_key::{Distribution, ShardKey, Sharded, can_be_aimed_at};
 pub use status::{
-    CollectionVerification, CopyStatus, CutoverStatus, EventStatus, Gate, InFlightStatus, PersistentDifference, Status, UnfinishedIndex,
-    VerificationStatus, index_title,
+    CollectionVerification, CopyStatus, CutoverStatus, DirectionStatus, EventStatus, Gate, InFlightStatus, PersistentDifference, Status,
+    UnfinishedIndex, VerificationStatus, index_title,
 };
 pub use time::ClusterTime;

@@ -72,6 +72,8 @@ pub struct Selection {
     include: Vec<Pattern>,
     exclude: Vec<Pattern>,
     renames: Vec<(String, String)>,
+    /// Whether it is the way back: the names of the source are those that the flags give to the target.
+    inverse: bool,
 }
 
 impl Selection {
@@ -101,13 +103,34 @@ impl Selection {
                 return wrong("gives two things the same name");
             }
         }
-        Ok(Self { include: patterns("--include", include)?, exclude: patterns("--exclude", exclude)?, renames: renames.to_vec() })
+        Ok(Self {
+            include: patterns("--include", include)?,
+            exclude: patterns("--exclude", exclude)?,
+            renames: renames.to_vec(),
+            inverse: false,
+        })
+    }
+
+    /// The same seen from the other side: takes what this one gives to the target, and gives it its first name.
+    #[must_use]
+    pub fn inverse(&self) -> Self {
+        Self { inverse: !self.inverse, ..self.clone() }
+    }
+
+    /// Whether it is the way back.
+    #[must_use]
+    pub fn is_inverse(&self) -> bool {
+        self.inverse
     }
 
     /// Whether the namespace is replicated. A temporary collection of the server's is, as soon as anything
     /// of its database is: it will be renamed to something that may be selected.
     #[must_use]
     pub fn takes(&self, ns: &Namespace) -> bool {
+        if self.inverse { self.origin_of(ns).is_some() } else { self.takes_forward(ns) }
+    }
+
+    fn takes_forward(&self, ns: &Namespace) -> bool {
         if ns.is_internal() {
             return false;
         }
@@ -121,12 +144,31 @@ impl Selection {
     /// Whether anything of the database might be replicated.
     #[must_use]
     pub fn touches_database(&self, db: &str) -> bool {
+        let renamed = |(from, to): &(String, String)| database(to) == db && self.touches_forward(database(from));
+        self.touches_forward(db) || (self.inverse && !is_internal_db(db) && self.renames.iter().any(renamed))
+    }
+
+    fn touches_forward(&self, db: &str) -> bool {
         !is_internal_db(db) && (self.include.is_empty() || self.include.iter().any(|p| p.touches_database(db)))
     }
 
     /// The name under which it arrives on the target.
     #[must_use]
     pub fn target_of(&self, ns: &Namespace) -> Namespace {
+        if self.inverse { self.origin_of(ns).unwrap_or_else(|| ns.clone()) } else { self.target_forward(ns) }
+    }
+
+    /// What arrives under that name; of several, what a rename names before what keeps its name.
+    fn origin_of(&self, ns: &Namespace) -> Option<Namespace> {
+        let named = unbucketed(ns);
+        let whole = self.renames.iter().filter(|(_, to)| to == named.as_str()).filter_map(|(from, _)| Namespace::parse(from));
+        let databases = self.renames.iter().filter(|(_, to)| to == named.db()).map(|(from, _)| Namespace::new(from, named.coll()));
+        let mut origins = whole.chain(databases).chain([named.clone()]);
+        let origin = origins.find(|from| self.takes_forward(from) && self.target_forward(from) == named)?;
+        Some(if ns.is_buckets() { origin.buckets() } else { origin })
+    }
+
+    fn target_forward(&self, ns: &Namespace) -> Namespace {
         let named = unbucketed(ns);
         let renamed = self
             .renames
@@ -174,10 +216,16 @@ impl Selection {
             all.sort();
             all
         };
-        let mut renames: Vec<_> = self.renames.iter().map(|(f, t)| format!("{f}={t}")).collect();
+        let turned = |f, t| if self.inverse { format!("{t}={f}") } else { format!("{f}={t}") };
+        let mut renames: Vec<_> = self.renames.iter().map(|(f, t)| turned(f, t)).collect();
         renames.sort();
         (texts(&self.include), texts(&self.exclude), renames)
     }
+}
+
+/// Of a database's or a namespace's name.
+fn database(name: &str) -> &str {
+    name.split('.').next().unwrap_or(name)
 }
 
 /// A time series is selected and renamed by its own name, not by that of its buckets.
@@ -238,6 +286,24 @@ mod tests {
         assert_eq!(s.target_of(&ns("shop.c")), ns("store.c"));
         assert_eq!(s.target_of(&ns("shop.system.buckets.a")), ns("x.system.buckets.b"));
         assert_eq!(s.target_of(&ns("other.c")), ns("other.c"));
+    }
+
+    #[test]
+    fn the_way_back_takes_what_arrived_and_gives_it_its_first_name() {
+        let pairs = [("shop".to_owned(), "store".to_owned()), ("shop.a".to_owned(), "x.b".to_owned())];
+        let there = Selection::new(&strings(&["shop", "crm.people"]), &strings(&["shop.secret"]), &pairs).unwrap();
+        let back = there.inverse();
+        for name in ["shop.a", "shop.c", "shop.system.buckets.a", "shop.tmp.agg_out.7", "crm.people"] {
+            let arrived = there.target_of(&ns(name));
+            assert!(back.takes(&arrived), "{arrived}");
+            assert_eq!(back.target_of(&arrived), ns(name));
+        }
+        for name in ["shop.c", "store.a", "store.secret", "crm.other", "x.a", "admin.x", "store.system.views"] {
+            assert!(!back.takes(&ns(name)), "{name}");
+        }
+        assert!(back.touches_database("store") && back.touches_database("x") && !back.touches_database("y"));
+        assert_eq!(back.describe().2, ["store=shop", "x.b=shop.a"]);
+        assert!(there.inverse().inverse().takes(&ns("shop.c")));
     }
 
     #[test]

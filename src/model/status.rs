@@ -177,6 +177,22 @@ pub struct VerificationStatus {
     pub collections: Vec<CollectionVerification>,
 }
 
+/// Which way the data goes: a way back has source and target in each other's place.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DirectionStatus {
+    /// `forward`, or `reverse` after an odd number of turns.
+    pub way: String,
+    /// How often the direction has changed since the first migration.
+    pub turn: u32,
+    /// Identity of the migration that this is the way back of.
+    pub reverse_of: Option<String>,
+    /// Hosts of the cluster that is read from now.
+    pub source: String,
+    /// Hosts of the cluster that is written to now.
+    pub target: String,
+}
+
 /// The snapshot. `format` grows only when a field changes its meaning or goes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -187,6 +203,9 @@ pub struct Status {
     pub version: String,
     /// Identity of the migration.
     pub migration: String,
+    /// Which way the data goes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub direction: Option<DirectionStatus>,
     /// `planned`, `copying`, `catching_up`, `tailing`, `cutting_over`, `committed`.
     pub phase: String,
     /// `running`, `paused`, `halted`.

@@ -37,6 +37,7 @@ pub struct Cluster {
     options: Hidden,
     retry: Retry,
     name: Option<ProcessName>,
+    bypass: bool,
 }
 
 #[derive(Clone)]
@@ -70,7 +71,7 @@ impl Cluster {
         options.heartbeat_freq.get_or_insert(Duration::from_secs(5));
         options.connect_timeout.get_or_insert(Duration::from_secs(5));
         let client = Client::with_options(options.clone()).map_err(|e| classify(side, "reading the connection string", e))?;
-        Ok(Self { side, client, options: Hidden(Arc::new(options)), retry, name })
+        Ok(Self { side, client, options: Hidden(Arc::new(options)), retry, name, bypass: false })
     }
 
     /// One shard of a sharded cluster, asked directly, as the same user. `host` is what `config.shards` says:
@@ -118,6 +119,14 @@ impl Cluster {
         &self.retry
     }
 
+    /// The same, whose commands pass the user write block of a server without access control: the servers of a cluster say so
+    /// to each other (RAN on 6.0.5: without access control everybody may say it; with it, a user needs
+    /// `bypassWriteBlockingMode` and need not say anything).
+    #[must_use]
+    pub fn bypassing(&self) -> Self {
+        Self { bypass: true, ..self.clone() }
+    }
+
     /// The same client under another policy.
     #[must_use]
     pub fn with_retry(&self, retry: Retry) -> Self {
@@ -142,7 +151,10 @@ impl Cluster {
     ///
     /// # Errors
     /// As classified. A reply that holds `writeErrors` is `Ok`: see [`Cluster::write`].
-    pub async fn run_once(&self, db: &str, doing: &str, command: RawDocumentBuf, on: Option<&SelectionCriteria>) -> Result<Document> {
+    pub async fn run_once(&self, db: &str, doing: &str, mut command: RawDocumentBuf, on: Option<&SelectionCriteria>) -> Result<Document> {
+        if self.bypass {
+            command.append(bson::cstr!("mayBypassWriteBlocking"), true);
+        }
         let db = self.client.database(db);
         let mut action = db.run_raw_command(command);
         if let Some(criteria) = on {

@@ -47,7 +47,7 @@ pub(super) async fn cutover(State(endpoint): State<Endpoint>, headers: HeaderMap
 }
 
 pub(super) async fn abort(State(endpoint): State<Endpoint>, headers: HeaderMap, body: Bytes) -> Response {
-    ask(&endpoint, body_of(&headers, &body).map(|NoBody {}| Command::Abort)).await
+    ask(&endpoint, body_of(&headers, &body).map(Command::Abort)).await
 }
 
 /// Why the engine was not asked.

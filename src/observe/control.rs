@@ -19,7 +19,15 @@ pub enum Command {
     /// Hand over.
     Cutover(Handover),
     /// Give up the migration: lift the fence, drop the metadata, end the process.
-    Abort,
+    Abort(GiveUp),
+}
+
+/// How to give up.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GiveUp {
+    /// Whether what was copied is dropped from the target.
+    pub drop_target_namespaces: bool,
 }
 
 /// How to compare.
@@ -49,11 +57,20 @@ pub struct Handover {
     pub accept_unproved_documents: bool,
     /// Indexes that the target may do without, as `db.collection:index`.
     pub waive_indexes: Vec<String>,
+    /// Whether the old source follows the new primary as soon as it is committed.
+    pub then_reverse: bool,
 }
 
 impl Default for Handover {
     fn default() -> Self {
-        Self { writes_stopped: false, timeout_seconds: 60, dry_run: false, accept_unproved_documents: false, waive_indexes: Vec::new() }
+        Self {
+            writes_stopped: false,
+            timeout_seconds: 60,
+            dry_run: false,
+            accept_unproved_documents: false,
+            waive_indexes: Vec::new(),
+            then_reverse: false,
+        }
     }
 }
 

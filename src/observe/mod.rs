@@ -15,7 +15,7 @@ mod tls;
 mod token;
 
 pub use access::Access;
-pub use control::{Answer, Command, Examination, Handover, Request};
+pub use control::{Answer, Command, Examination, GiveUp, Handover, Request};
 pub use log::{LOG_VARIABLE, LogFormat, Verbosity, start_logging};
 pub use metrics::{AppliedOp, CATALOGUE, Entry, EventOp, GATES, IndexBuild, Kind, Metrics, MismatchKind, RetryCause, reference_table};
 pub use server::{Endpoint, serve};

@@ -27,7 +27,7 @@ async fn start_with(with_engine: bool, access: Access) -> Running {
     if with_engine {
         tasks.spawn(async move {
             while let Some(Request { command, answer }) = asked.recv().await {
-                if let Command::Abort = command {
+                if let Command::Abort(_) = command {
                     drop(answer);
                     continue;
                 }

@@ -19,8 +19,9 @@ use bson::{RawArrayBuf, RawDocumentBuf, Timestamp, rawdoc};
 use mongodb::options::{ReadPreference, SelectionCriteria};
 use std::time::Duration;
 
-/// How long a `getMore` waits on the server for news, and so how stale the position of an idle stream gets.
-const AWAIT: Duration = Duration::from_millis(500);
+/// How long a `getMore` waits on the server for news, and so how stale the position of an idle stream gets. Each drain of a cutover
+/// waits for it while writes are blocked: nothing else comes then.
+const AWAIT: Duration = Duration::from_millis(100);
 
 /// Code of an unknown field in a stage: a server that does not know the option (RAN on 5.0.4: 40415).
 const UNKNOWN_FIELD: i32 = 40415;

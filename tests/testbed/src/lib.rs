@@ -14,6 +14,7 @@ pub mod replica_set;
 pub mod server;
 pub mod sharded;
 pub mod tls;
+pub mod trap;
 
 mod node;
 mod process;
@@ -28,6 +29,7 @@ pub use proxy::Proxy;
 pub use replica_set::{Options, ReplicaSet};
 pub use server::{Binary, Version};
 pub use sharded::{Balancer, ShardedCluster};
+pub use trap::{Catch, Trap};
 
 #[cfg(test)]
 mod testing;
