@@ -137,10 +137,12 @@ fn modify(rng: &mut StdRng, coll: &str) -> Node {
 
 fn view(rng: &mut StdRng, coll: &str) -> Node {
     let pipeline = [fields! {"$match": fields!{"n": number(rng)}}];
-    match rng.random_range(0..4) {
-        0 => fields! {"collMod": "view", "viewOn": coll, "pipeline": pipeline},
-        1 => fields! {"drop": "view"},
-        2 => fields! {"create": "view", "viewOn": coll, "pipeline": pipeline, "collation": collation(rng)},
+    match rng.random_range(0..17) {
+        // All of them; no stream tells that.
+        0 => fields! {"drop": "system.views"},
+        1..5 => fields! {"collMod": "view", "viewOn": coll, "pipeline": pipeline},
+        5..9 => fields! {"drop": "view"},
+        9..13 => fields! {"create": "view", "viewOn": coll, "pipeline": pipeline, "collation": collation(rng)},
         _ => fields! {"create": one(rng, &["view", "view 2"]), "viewOn": one(rng, &[coll, "view"]), "pipeline": pipeline},
     }
 }

@@ -7,6 +7,7 @@ mod identity;
 mod large;
 mod scan;
 mod stream;
+mod swept;
 mod token;
 mod watch;
 
@@ -24,6 +25,7 @@ use crate::{
 use identity::Identity;
 use mongodb::options::{ReadPreference, SelectionCriteria};
 use std::{sync::Arc, time::Duration};
+use swept::Swept;
 use tokio::sync::OnceCell;
 
 /// A source behind the driver. Cheap to clone.
@@ -110,7 +112,7 @@ impl MongoSource {
 /// A stream that shows everything, by itself or by watching.
 pub enum Followed {
     /// Of a server from 6.0 on.
-    Expanded(Box<MongoStream>),
+    Expanded(Box<Swept>),
     /// Of an older one.
     Watched(Box<Watched>),
 }
@@ -137,7 +139,9 @@ impl Source for MongoSource {
     async fn stream(&self, from: StartAt) -> Result<Followed> {
         let stream = MongoStream::open(self.cluster.clone(), from.clone(), self.raw_diffs).await?;
         Ok(match stream.shows() {
-            Shows::Everything { .. } => Followed::Expanded(Box::new(stream)),
+            Shows::Everything { .. } => {
+                Followed::Expanded(Box::new(Swept::over(stream, self.cluster.clone(), &self.known, self.asked.clone())))
+            }
             Shows::Documents => {
                 Followed::Watched(Box::new(Watched::over(stream, self.cluster.clone(), &from, &self.known, self.asked.clone())))
             }
