@@ -21,10 +21,15 @@ pub(super) fn structure(rng: &mut StdRng, coll: &str) -> Node {
         6..9 => fields! {"drop": coll},
         9..14 => rename(rng, coll),
         14..23 => create_index(rng, coll),
-        23..27 => fields! {"dropIndexes": coll, "index": one(rng, &["*", "up", "down", "unique", "ttl", "hashed", "all", "twice"])},
+        23..27 => {
+            fields! {"dropIndexes": coll, "index": one(rng, &["*", "up", "down", "unique", "ttl", "hashed", "all", "twice", "words", "place", "collated"])}
+        }
         27..32 => modify(rng, coll),
         32..34 => view(rng, coll),
         34..38 => aggregate(rng, coll),
+        38 if rng.random_bool(0.5) => {
+            fields! {"cloneCollectionAsCapped": coll, "toCollection": one(rng, &["log", "cloned"]), "size": one(rng, &[1_i64 << 14, 1 << 20])}
+        }
         38 => fields! {"convertToCapped": coll, "size": one(rng, &[1_i64 << 16, 1 << 20])},
         _ => fields! {"dropDatabase": 1_i64, "$db": OTHER},
     }
