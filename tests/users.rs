@@ -112,8 +112,8 @@ mod real {
         ferry.kill_9();
         create_role(&pair.from, "late", vec![may("orders", &["find"])], vec![]).await;
         ferry.restart();
-        ferry.verb(&["verify"]).await.expect(0, "verify");
         ferry.wait_until_ready().await;
+        ferry.verb(&["verify"]).await.expect(0, "verify");
         create_user(&pair.from, "shop", "eve", "third-canary", vec![role("late", "shop")]).await;
         run(&pair.from, "shop", doc! {"dropRole": "clerk"}).await;
         let told_of_cutover = ferry.cutover(&["--writes-stopped"]).await.expect(0, "cutover");

@@ -7,7 +7,11 @@ mod real {
     use rand::{Rng, SeedableRng, rngs::StdRng};
     use std::{fmt::Write as _, time::Duration};
     use testbed::{DataSet, Load, LoadOptions, Options, Version, fill};
-    use tokio::time::{Instant, sleep};
+    use tokio::{
+        task::JoinSet,
+        time::{Instant, sleep},
+    };
+    use tokio_util::sync::CancellationToken;
 
     /// How long a change of structure may take to arrive, on a machine with other work.
     const SECONDS: Duration = Duration::from_secs(30);
@@ -236,6 +240,34 @@ mod real {
             );
             run(&pair.from, "shop", doc! {"dropDatabase": 1}).await;
         }
+        pair.end().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_source_that_tells_no_diffs_can_be_cut_over_under_load() {
+        let pair = Pair::with(Options { version: Version::V5_0_4, ..Options::default() }, Options::default()).await;
+        run(&pair.from, "shop", doc! {"insert": "orders", "documents": documents(0..500)}).await;
+        let mut ferry = pair.ferry(&[]);
+        ferry.wait_for_phase("tailing").await;
+        // Each of these is read again, at a time when the next one has been written already.
+        let (stop, writer) = (CancellationToken::new(), pair.from.clone());
+        let stopped = stop.clone();
+        let mut writes = JoinSet::new();
+        writes.spawn(async move {
+            let mut rounds = 0;
+            while !stopped.is_cancelled() {
+                let update = doc! {"q": {"_id": {"$mod": [5, rounds % 5]}}, "u": {"$inc": {"a": 1}}, "multi": true};
+                run(&writer, "shop", doc! {"update": "orders", "updates": [update]}).await;
+                rounds += 1;
+            }
+        });
+        ferry.wait_until_ready().await;
+        stop.cancel();
+        writes.join_all().await;
+        let told = ferry.cutover(&["--writes-stopped"]).await.expect(0, "cutover");
+        assert!(told.stdout.contains("committed"), "{told:?}");
+        assert_eq!(ferry.wait_exit().await, 0, "{}", ferry.log());
+        pair.assert_equal().await;
         pair.end().await;
     }
 

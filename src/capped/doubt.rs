@@ -4,6 +4,10 @@
 //! that has what was inserted behind it as well, it is put behind that. What a copy surely shows is not applied again. In
 //! what it may show (events from during the copy, or from before a crash) such a pair is in doubt, and there is no
 //! telling where the document belongs: the collection is copied anew.
+//!
+//! So it is for a while behind that. A document that is read again in doubt may be one that came back since, and there
+//! was no room for it yet: the oldest went instead. Then its delete and its insert are still to come, up to the newest
+//! time at which such a document was read.
 
 use crate::model::{CanonicalKey, ClusterTime, CollectionUuid, WriteOp};
 use std::collections::{HashMap, HashSet};
@@ -31,6 +35,9 @@ pub enum Verdict {
     News,
     /// The target may have it, and to apply it may change the order.
     Reorders,
+    /// The first behind what is in doubt. To be judged again once everything before it was applied, and
+    /// [`Doubts::read_until`] was told.
+    Ends,
 }
 
 /// What is in doubt, by collection.
@@ -45,6 +52,10 @@ pub struct Doubts {
 struct Doubt {
     /// `None`: from a run before.
     span: Option<Span>,
+    /// Whether there was anything in doubt.
+    any: bool,
+    /// The newest time at which a document in doubt was read; `None` while there may be more.
+    read_until: Option<ClusterTime>,
     deleted: HashSet<CanonicalKey>,
 }
 
@@ -57,28 +68,37 @@ impl Doubts {
 
     /// A collection was copied.
     pub fn copied(&mut self, collection: CollectionUuid, span: Span) {
-        self.of.insert(collection, Doubt { span: Some(span), deleted: HashSet::new() });
+        self.of.insert(collection, Doubt { span: Some(span), ..Doubt::default() });
+    }
+
+    /// Everything that was in doubt was applied, and no document of it was read later than that.
+    pub fn read_until(&mut self, collection: CollectionUuid, time: ClusterTime) {
+        self.of.entry(collection).or_default().read_until = Some(time);
     }
 
     /// Judges an event, in the order of the stream.
     pub fn judge(&mut self, collection: CollectionUuid, time: ClusterTime, op: &WriteOp, key: CanonicalKey) -> Verdict {
         let doubt = self.of.entry(collection).or_default();
         let Span { from, until } = doubt.span.unwrap_or(Span { from: ClusterTime::default(), until: self.until });
-        if time > until {
-            doubt.deleted = HashSet::new();
-            return Verdict::News;
-        }
         if time <= from {
             return Verdict::Shown;
         }
-        match op {
-            WriteOp::Delete => {
-                doubt.deleted.insert(key);
-                Verdict::Doubtful
+        let verdict = match doubt.read_until {
+            _ if time <= until => Verdict::Doubtful,
+            None if doubt.any => return Verdict::Ends,
+            Some(read) if time <= read => Verdict::News,
+            None | Some(_) => {
+                *doubt = Doubt { span: doubt.span, ..Doubt::default() };
+                return Verdict::News;
             }
-            WriteOp::Insert(_) if doubt.deleted.contains(&key) || doubt.deleted.len() > MAX_DELETED => Verdict::Reorders,
-            WriteOp::Insert(_) | WriteOp::Replace(_) | WriteOp::Diff(_) | WriteOp::Reread => Verdict::Doubtful,
+        };
+        doubt.any = true;
+        match op {
+            WriteOp::Insert(_) if doubt.deleted.contains(&key) || doubt.deleted.len() > MAX_DELETED => return Verdict::Reorders,
+            WriteOp::Delete => drop(doubt.deleted.insert(key)),
+            WriteOp::Insert(_) | WriteOp::Replace(_) | WriteOp::Diff(_) | WriteOp::Reread => {}
         }
+        verdict
     }
 }
 
@@ -108,7 +128,22 @@ mod tests {
         assert_eq!(doubts.judge(A, at(19), &WriteOp::Delete, key(1)), Verdict::Shown);
         assert_eq!(doubts.judge(A, at(20), &insert(), key(1)), Verdict::Shown);
         assert_eq!(doubts.judge(A, at(21), &insert(), key(1)), Verdict::Doubtful, "its delete is in the copy for sure");
+        assert_eq!(doubts.judge(A, at(23), &insert(), key(2)), Verdict::Ends);
+        doubts.read_until(A, at(22));
         assert_eq!(doubts.judge(A, at(23), &insert(), key(2)), Verdict::News);
+    }
+
+    #[test]
+    fn what_was_read_in_doubt_may_have_come_back_since() {
+        let mut doubts = Doubts::until(at(9));
+        assert_eq!(doubts.judge(A, at(9), &insert(), key(1)), Verdict::Doubtful);
+        assert_eq!(doubts.judge(A, at(10), &WriteOp::Delete, key(1)), Verdict::Ends);
+        doubts.read_until(A, at(12));
+        assert_eq!(doubts.judge(A, at(10), &WriteOp::Delete, key(1)), Verdict::News);
+        assert_eq!(doubts.judge(A, at(11), &insert(), key(2)), Verdict::News);
+        assert_eq!(doubts.judge(A, at(12), &insert(), key(1)), Verdict::Reorders);
+        assert_eq!(doubts.judge(A, at(13), &insert(), key(1)), Verdict::News);
+        assert_eq!(doubts.judge(B, at(10), &insert(), key(1)), Verdict::News, "nothing of it was in doubt");
     }
 
     #[test]
@@ -120,6 +155,8 @@ mod tests {
         assert_eq!(doubts.judge(A, at(9), &insert(), key(1)), Verdict::Reorders);
         doubts.copied(A, Span { from: at(30), until: at(31) });
         assert_eq!(doubts.judge(A, at(9), &insert(), key(1)), Verdict::Shown);
+        assert_eq!(doubts.judge(B, at(10), &WriteOp::Delete, key(1)), Verdict::Ends);
+        doubts.read_until(B, at(9));
         assert_eq!(doubts.judge(B, at(10), &WriteOp::Delete, key(1)), Verdict::News);
         assert_eq!(doubts.judge(B, at(10), &insert(), key(1)), Verdict::News);
     }

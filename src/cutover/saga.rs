@@ -255,7 +255,8 @@ impl<S: Source, T: Target, C: Store> Cutover<S, T, C> {
         }
     }
 
-    /// A challenge: a note in the source's oplog, and the tail must pass it.
+    /// A challenge: a note in the source's oplog, and the tail must pass it. Whatever was read from the source before is
+    /// older than the note, so the target is consistent then: see [`super::gates`].
     async fn drain(&mut self, deadline: Instant) -> Result<(ClusterTime, Verdict)> {
         let challenge = format!("cutover {:016x}", rand::random::<u64>());
         let fence = match self.source.note(&challenge).await {

@@ -110,6 +110,7 @@ impl Board {
             headroom_seconds: known.window.map(|w| w.headroom(progress.resume)),
             applied: progress.applied,
             newest_read: self.race.newest_read(),
+            newest_shown: self.race.newest_shown(),
             copying: self.catalog.living().iter().filter(|c| c.entry().state.is_incomplete()).map(|c| c.entry().ns.clone()).collect(),
             unfinished: self.catalog.unfinished_indexes(),
             differences: known.differences,

@@ -159,7 +159,7 @@ impl Work {
             if !told && matches!(board.phase(), Phase::Copying { .. }) {
                 told = true;
                 // The job may have gone; it will find the same on the next start.
-                let _ = reached.send(Milestone::CopyFinished(board.race.newest_read())).await;
+                let _ = reached.send(Milestone::CopyFinished(board.race.newest_shown())).await;
             }
             stop.run_until_cancelled(bells.copy_wanted.notified()).await;
         }

@@ -9,6 +9,7 @@ use crate::{
 use bson::{Document, RawDocumentBuf, doc};
 use mongodb::{
     Client,
+    error::ErrorKind,
     options::{ClientOptions, DriverInfo, SelectionCriteria, ServerAddress},
 };
 use secrecy::{ExposeSecret, SecretString};
@@ -195,6 +196,23 @@ impl Cluster {
             .run(|| async {
                 let reply = WriteReply::parse(self.side, doing, &self.run_once(db, doing, command.clone(), None).await?)?;
                 reply.settled(self.side, doing)
+            })
+            .await
+    }
+
+    /// As [`Cluster::write`]; `None` where the command went well but its reply cannot be read: the server names an `_id`
+    /// of invalid UTF-8 in it, in an upsert's or in a duplicate's part, and the driver decodes replies (3.9.1).
+    ///
+    /// # Errors
+    /// As [`Cluster::write`].
+    pub async fn write_perhaps(&self, db: &str, doing: &str, command: &RawDocumentBuf) -> Result<Option<WriteReply>> {
+        self.retry
+            .run(|| async {
+                match self.client.database(db).run_raw_command(command.clone()).await {
+                    Ok(reply) => WriteReply::parse(self.side, doing, &reply)?.settled(self.side, doing).map(Some),
+                    Err(e) if matches!(*e.kind, ErrorKind::Bson(_)) => Ok(None),
+                    Err(e) => Err(classify(self.side, doing, e)),
+                }
             })
             .await
     }

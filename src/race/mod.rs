@@ -43,6 +43,7 @@ struct State {
     holds: BTreeMap<ClusterTime, u32>,
     /// The newest source time that was ever read into the target.
     newest_read: ClusterTime,
+    newest_reread: ClusterTime,
 }
 
 #[derive(Debug, Default)]
@@ -117,8 +118,8 @@ impl Race {
     /// be replayed from there, and holds nothing back.
     pub fn resume_from(&self, saved: ClusterTime) {
         let mut state = self.state();
-        let newest_read = state.newest_read;
-        *state = State { promised: saved, newest_read, ..State::default() };
+        let State { newest_read, newest_reread, .. } = *state;
+        *state = State { promised: saved, newest_read, newest_reread, ..State::default() };
     }
 
     /// The target may show the source as late as this.
@@ -127,10 +128,23 @@ impl Race {
         state.newest_read = state.newest_read.max(at);
     }
 
-    /// The target is consistent once the tail has passed this time.
+    /// As [`Race::read`], for single documents that the tail reads again: under load that never ends.
+    pub fn reread(&self, at: ClusterTime) {
+        let mut state = self.state();
+        state.newest_reread = state.newest_reread.max(at);
+    }
+
+    /// As late as this the target may show the source, but for documents read again by the tail.
     #[must_use]
     pub fn newest_read(&self) -> ClusterTime {
         self.state().newest_read
+    }
+
+    /// The target is consistent once the tail has passed this time.
+    #[must_use]
+    pub fn newest_shown(&self) -> ClusterTime {
+        let state = self.state();
+        state.newest_read.max(state.newest_reread)
     }
 }
 

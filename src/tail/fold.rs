@@ -40,6 +40,9 @@ impl<'a> Op<'a> {
             Op::Write(..) | Op::Reread(..) => None,
         }
     }
+    fn is_reread(&self) -> bool {
+        matches!(self, Op::Reread(..) | Op::Write(Write { op: WriteOp::Reread, .. }, _))
+    }
     fn key(&self) -> &'a DocumentKey {
         match self {
             Op::Write(write, _) => &write.key,
@@ -92,13 +95,18 @@ pub(super) fn fold<'a>(
     let mut alone = false;
     for op in ops {
         let odd = in_order && op.document().is_some_and(odd_at_top);
-        if (odd || alone) && !words.is_empty() {
+        // What is read again goes to the target in front of everything else of its round.
+        let behind = in_order && op.is_reread() && words.iter().any(|word| !matches!(word.base, Base::Reread(_)));
+        if (odd || behind || alone) && !words.is_empty() {
             rounds.push(round(std::mem::take(&mut words), newest));
             by_key.clear();
         }
         alone = odd;
         let canonical = identity_of(op.key());
-        let cut = |word: &Word<'_>| !same_key(word.key, op.key()) || in_order && matches!(word.base, Base::Deleted);
+        let cut = |word: &Word<'_>| {
+            let moves = matches!(word.base, Base::Deleted) || matches!(word.base, Base::Reread(_)) && op.document().is_some();
+            !same_key(word.key, op.key()) || in_order && moves
+        };
         if by_key.get(&canonical).is_some_and(|&n| cut(&words[n])) {
             rounds.push(round(std::mem::take(&mut words), newest));
             by_key.clear();
@@ -125,6 +133,8 @@ impl<'a> Word<'a> {
             Op::Write(write, time) => match &write.op {
                 WriteOp::Insert(doc) if self.seen => (Base::Document(doc), time),
                 WriteOp::Insert(doc) => (Base::New(doc), time),
+                // Where it stands among the new ones.
+                WriteOp::Replace(doc) if matches!(self.base, Base::New(_)) => (Base::New(doc), time),
                 WriteOp::Replace(doc) => (Base::Document(doc), time),
                 WriteOp::Delete => (Base::Deleted, time),
                 WriteOp::Reread => (Base::Reread(time), time),
@@ -184,9 +194,15 @@ mod tests {
     fn delete(id: impl Into<Bson>) -> Write {
         write(id, WriteOp::Delete)
     }
+    fn replace(id: impl Into<Bson>) -> Write {
+        write(id, WriteOp::Replace(rawdoc! {"_id": 0}))
+    }
     fn shape(writes: &[Write]) -> Vec<Vec<String>> {
+        shape_of(writes, false)
+    }
+    fn shape_of(writes: &[Write], in_order: bool) -> Vec<Vec<String>> {
         let ops = writes.iter().zip(1..).map(|(w, t)| Op::Write(w, ClusterTime { t, i: 0 }));
-        fold(ops, false, DocumentKey::canonical)
+        fold(ops, in_order, DocumentKey::canonical)
             .iter()
             .map(|round| {
                 let words = round.statements.iter().map(|s| match s {
@@ -213,6 +229,16 @@ mod tests {
         assert_eq!(shape(&[write(1, WriteOp::Reread), diff(1, 9)]), [["reread 2"]]);
         assert_eq!(shape(&[write(1, WriteOp::Reread), delete(1)]), [["delete"]]);
         assert_eq!(shape(&[delete(1), diff(1, 9)]), [["reread 2"]]);
+    }
+
+    #[test]
+    fn insertions_keep_their_order_where_it_counts() {
+        let reread = |id: i32| write(id, WriteOp::Reread);
+        assert_eq!(shape_of(&[insert(1), insert(2), replace(1)], true), [["insert", "insert"]]);
+        assert_eq!(shape_of(&[insert(1), insert(2), reread(2)], true), [vec!["insert", "insert"], vec!["reread 3"]]);
+        assert_eq!(shape_of(&[reread(1), insert(2), replace(1)], true), [vec!["insert", "reread 1"], vec!["put"]]);
+        assert_eq!(shape_of(&[delete(1), insert(2), insert(1)], true), [vec!["delete", "insert"], vec!["insert"]]);
+        assert_eq!(shape(&[insert(1), insert(2), replace(1)]), [["insert", "insert"]]);
     }
 
     #[test]

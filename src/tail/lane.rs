@@ -130,7 +130,7 @@ impl<S: Source, T: Target> Lane<S, T> {
     /// deleted by then, and that event is yet to come. (To read it again would make the target newer still, and
     /// the next diffs miss as well.)
     fn is_missed(&self, collection: &Collection, round: &Round<'_>) -> bool {
-        collection.entry().state == State::Complete && round.newest > self.race.newest_read()
+        collection.entry().state == State::Complete && round.newest > self.race.newest_shown()
     }
 
     /// Reads documents from the source and leaves the target with exactly what is there.
@@ -145,7 +145,7 @@ impl<S: Source, T: Target> Lane<S, T> {
             let Found::Here(Fetched { documents, read_at }) = self.source.fetch(&collection.on_source(), &asked, after).await? else {
                 continue;
             };
-            self.race.read(read_at);
+            self.race.reread(read_at);
             let bytes: usize = documents.iter().map(|d| d.as_bytes().len()).sum();
             self.rereads = if bytes > LARGE_ANSWER { 1 } else { (self.rereads * 2).min(MAX_REREADS) };
             self.put(collection, to, &asked, &documents).await?;

@@ -106,8 +106,15 @@ impl<S: Source, T: Target, C: Store> Router<S, T, C> {
             Some(Route::Lane(collection)) => collection,
         };
         if collection.entry().capped {
-            match self.tail.capped.judge(collection.uuid(), time, &write.op, collection.identity_of(&write.key)) {
-                Verdict::News => {}
+            let (uuid, key) = (collection.uuid(), collection.identity_of(&write.key));
+            let mut verdict = self.tail.capped.judge(uuid, time, &write.op, key);
+            if verdict == Verdict::Ends {
+                let Some(_alone) = self.tail.room.all(&place, &self.stop).await else { return Ok(None) };
+                self.tail.capped.read_until(uuid, self.tail.race.newest_shown());
+                verdict = self.tail.capped.judge(uuid, time, &write.op, key);
+            }
+            match verdict {
+                Verdict::News | Verdict::Ends => {}
                 Verdict::Doubtful if write.op.holds_document() => write.op = WriteOp::Reread,
                 Verdict::Doubtful => {}
                 Verdict::Shown => return Ok(self.ledger.send(Passed { seq, position, place }).await.ok()),

@@ -113,6 +113,13 @@ fn source(rng: &mut StdRng) -> Node {
 
 /// Several writes at one time, or none of them.
 fn transaction(rng: &mut StdRng) -> Node {
+    if rng.random_bool(0.03) {
+        // More than one batch of events, all of one time.
+        let changed = fields! {"update": "many", "updates": [fields!{"q": Node::Fields(Vec::new()), "u": fields!{"$set": fields!{"n": rng.random_range(0..9_i64)}}, "multi": true}]};
+        let first = rng.random_range(0..4_i64) * 250;
+        let document = fields! {"_id": fields!{"$n": first}, "s": fields!{"$text": 40_i64}};
+        return field("$transaction", [changed, fields! {"insert": "many", "documents": fields!{"$times": 250_i64, "of": document}}]);
+    }
     let commands: Vec<_> = (0..rng.random_range(2..7)).map(|_| place(rng, insert_or_change)).collect();
     field(if rng.random_bool(0.85) { "$transaction" } else { "$aborted" }, commands)
 }

@@ -159,8 +159,8 @@ async fn command(client: &Client, fields: &[(String, Node)], session: Option<&mu
         Some(session) => database.run_raw_command(command).session(session).await,
         None => database.run_raw_command(command).await,
     };
-    // An upsert tells the `_id`, and the driver takes no reply with invalid UTF-8: the step was taken all the same.
-    if reply.as_ref().is_err_and(|e| matches!(e.kind.as_ref(), ErrorKind::Bson(_))) {
+    // The driver takes no reply with invalid UTF-8: an upsert's, which names the `_id` and was done, or the text of a refusal.
+    if reply.as_ref().is_err_and(|e| matches!(e.kind.as_ref(), ErrorKind::Bson(_) | ErrorKind::InvalidResponse { .. })) {
         return Ok(None);
     }
     match failure(reply) {

@@ -21,10 +21,15 @@ pub(super) fn structure(rng: &mut StdRng, coll: &str) -> Node {
         6..9 => fields! {"drop": coll},
         9..14 => rename(rng, coll),
         14..23 => create_index(rng, coll),
-        23..27 => fields! {"dropIndexes": coll, "index": one(rng, &["*", "up", "down", "unique", "ttl", "hashed", "all", "twice"])},
+        23..27 => {
+            fields! {"dropIndexes": coll, "index": one(rng, &["*", "up", "down", "unique", "ttl", "hashed", "all", "twice", "words", "place", "collated"])}
+        }
         27..32 => modify(rng, coll),
         32..34 => view(rng, coll),
         34..38 => aggregate(rng, coll),
+        38 if rng.random_bool(0.5) => {
+            fields! {"cloneCollectionAsCapped": coll, "toCollection": one(rng, &["log", "cloned"]), "size": one(rng, &[1_i64 << 14, 1 << 20])}
+        }
         38 => fields! {"convertToCapped": coll, "size": one(rng, &[1_i64 << 16, 1 << 20])},
         _ => fields! {"dropDatabase": 1_i64, "$db": OTHER},
     }
@@ -137,10 +142,12 @@ fn modify(rng: &mut StdRng, coll: &str) -> Node {
 
 fn view(rng: &mut StdRng, coll: &str) -> Node {
     let pipeline = [fields! {"$match": fields!{"n": number(rng)}}];
-    match rng.random_range(0..4) {
-        0 => fields! {"collMod": "view", "viewOn": coll, "pipeline": pipeline},
-        1 => fields! {"drop": "view"},
-        2 => fields! {"create": "view", "viewOn": coll, "pipeline": pipeline, "collation": collation(rng)},
+    match rng.random_range(0..17) {
+        // All of them; no stream tells that.
+        0 => fields! {"drop": "system.views"},
+        1..5 => fields! {"collMod": "view", "viewOn": coll, "pipeline": pipeline},
+        5..9 => fields! {"drop": "view"},
+        9..13 => fields! {"create": "view", "viewOn": coll, "pipeline": pipeline, "collation": collation(rng)},
         _ => fields! {"create": one(rng, &["view", "view 2"]), "viewOn": one(rng, &[coll, "view"]), "pipeline": pipeline},
     }
 }

@@ -9,6 +9,7 @@ mod sample;
 mod scan;
 mod sharded;
 mod stream;
+mod swept;
 mod token;
 mod watch;
 
@@ -29,6 +30,7 @@ use identity::Identity;
 use mongodb::options::{ReadPreference, SelectionCriteria};
 use sharded::Members;
 use std::{sync::Arc, time::Duration};
+use swept::Swept;
 use tokio::sync::OnceCell;
 
 /// A source behind the driver. Cheap to clone.
@@ -145,7 +147,7 @@ impl MongoSource {
 /// A stream that shows everything, by itself or by watching.
 pub enum Followed {
     /// Of a server from 6.0 on.
-    Expanded(Box<MongoStream>),
+    Expanded(Box<Swept>),
     /// Of an older one.
     Watched(Box<Watched>),
     /// Of a router.
@@ -195,7 +197,9 @@ impl Source for MongoSource {
     async fn stream(&self, from: StartAt) -> Result<Followed> {
         let stream = MongoStream::open(self.cluster.clone(), from.clone(), self.raw_diffs).await?;
         Ok(match (stream.shows(), self.sharded().await?) {
-            (Shows::Everything { .. }, false) => Followed::Expanded(Box::new(stream)),
+            (Shows::Everything { .. }, false) => {
+                Followed::Expanded(Box::new(Swept::over(stream, self.cluster.clone(), &self.known, self.asked.clone())))
+            }
             (Shows::Everything { .. }, true) => Followed::Sharded(Box::new(ShardedStream::over(stream, self.cluster.clone(), &self.known))),
             (Shows::Documents, false) => {
                 Followed::Watched(Box::new(Watched::over(stream, self.cluster.clone(), &from, &self.known, self.asked.clone())))

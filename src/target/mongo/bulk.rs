@@ -48,9 +48,13 @@ fn each(documents: &RawDocument) -> impl Iterator<Item = &RawDocument> {
 
 async fn insert_run(cluster: &Cluster, to: &TargetCollection, documents: &RawDocument, total: &mut Inserted) -> Result<()> {
     if each(documents).next().is_some() {
-        let reply = cluster.write(to.ns.db(), &inserting(to), &insert_command(to, documents)).await?;
-        total.inserted += reply.n;
-        total.already_there += duplicates(cluster, to, documents, &reply.errors).await?;
+        match cluster.write_perhaps(to.ns.db(), &inserting(to), &insert_command(to, documents)).await? {
+            Some(reply) => {
+                total.inserted += reply.n;
+                total.already_there += duplicates(cluster, to, documents, &reply.errors).await?;
+            }
+            None => total.already_there += all_there(cluster, to, documents).await?,
+        }
     }
     Ok(())
 }
@@ -71,9 +75,14 @@ async fn insert_odd(
     b.begin_array("$nor").begin("0").end().end().end();
     literal(&mut b, doc);
     b.bool("upsert", true).end().end();
-    let reply = cluster.write(to.ns.db(), &inserting(to), &tail(b)).await?;
-    total.inserted += reply.upserted;
-    total.already_there += duplicates(cluster, to, &array([doc].into_iter()), &reply.errors).await?;
+    let documents = array([doc].into_iter());
+    match cluster.write_perhaps(to.ns.db(), &inserting(to), &tail(b)).await? {
+        Some(reply) => {
+            total.inserted += reply.upserted;
+            total.already_there += duplicates(cluster, to, &documents, &reply.errors).await?;
+        }
+        None => total.already_there += all_there(cluster, to, &documents).await?,
+    }
     Ok(())
 }
 
@@ -88,6 +97,25 @@ async fn duplicates(cluster: &Cluster, to: &TargetCollection, documents: &RawDoc
         }
     }
     Ok(errors.len() as u64)
+}
+
+/// Looks, where no reply tells, whether a majority has all of these documents; gives their number.
+async fn all_there(cluster: &Cluster, to: &TargetCollection, documents: &RawDocument) -> Result<u64> {
+    let keys: Vec<DocumentKey> = each(documents).filter_map(DocumentKey::of).collect();
+    let now = cluster.operation_time().await?;
+    for key in &keys {
+        let mut b = Builder::default();
+        b.str("count", to.ns.coll()).doc("query", key.as_raw()).i32("limit", 1);
+        let mut time = [0; 8];
+        time[..4].copy_from_slice(&now.i.to_le_bytes());
+        time[4..].copy_from_slice(&now.t.to_le_bytes());
+        b.begin("readConcern").str("level", "majority").value("afterClusterTime", tag::TIMESTAMP, &time).end();
+        let reply = cluster.run_raw(to.ns.db(), &inserting(to), &b.finish()).await?;
+        if reply.get("n").and_then(crate::mongo::listing::count).is_none_or(|n| n == 0) {
+            return Err(refused_by_code(cluster.side(), &inserting(to), 0, "a document was refused, in a reply that cannot be read"));
+        }
+    }
+    Ok(keys.len() as u64)
 }
 
 /// Whether a document is there that the server could not name as a duplicate: in a clustered collection that error
@@ -149,7 +177,10 @@ async fn insert_new(
     let mut there = Vec::new();
     for chunk in chunks(statements, which) {
         let documents = array(chunk.iter().filter_map(|&n| statements[n].what.document()));
-        let reply = cluster.write(to.ns.db(), &applying(to), &insert_command(to, &documents)).await?;
+        let Some(reply) = cluster.write_perhaps(to.ns.db(), &applying(to), &insert_command(to, &documents)).await? else {
+            there.extend(chunk);
+            continue;
+        };
         for e in fatal(cluster, to, &reply.errors)? {
             let list = if e.code == DUPLICATE_KEY && e.of_id { &mut there } else { &mut applied.refused };
             list.push(chunk[e.index]);
@@ -186,7 +217,12 @@ async fn update(cluster: &Cluster, to: &TargetCollection, statements: &[Aimed<'_
             b.end();
         }
         b.end();
-        let reply = cluster.write(to.ns.db(), &applying(to), &tail(b)).await?;
+        let command = tail(b);
+        let reply = match cluster.write_perhaps(to.ns.db(), &applying(to), &command).await? {
+            Some(reply) => reply,
+            // An upsert was named that cannot be read. What is written twice ends the same, and is no upsert any more.
+            None => cluster.write(to.ns.db(), &applying(to), &command).await?,
+        };
         let refused = fatal(cluster, to, &reply.errors)?;
         applied.diff_missed |= reply.n + (refused.len() as u64) < chunk.len() as u64;
         applied.refused.extend(refused.iter().map(|e| chunk[e.index]));

@@ -18,7 +18,7 @@ pub struct Asked {
 
 impl Asked {
     /// A watch is at work from now on: where none is, nobody need be asked.
-    pub(super) fn begin(&self) {
+    pub(in super::super) fn begin(&self) {
         self.watching.store(true, Ordering::Relaxed);
     }
 
@@ -48,13 +48,13 @@ impl Asked {
     }
 
     /// What was asked for and is not yet answered.
-    pub(super) fn open(&self) -> Option<ClusterTime> {
+    pub(in super::super) fn open(&self) -> Option<ClusterTime> {
         let asked = *self.asked();
         (asked > *self.answered.borrow()).then_some(asked)
     }
 
     /// A look that began at this time was put into the stream.
-    pub(super) fn answer(&self, time: ClusterTime) {
+    pub(in super::super) fn answer(&self, time: ClusterTime) {
         self.answered.send_if_modified(|answered| {
             let newer = time > *answered;
             *answered = (*answered).max(time);
