@@ -15,6 +15,7 @@ mod life;
 mod memory;
 mod property;
 mod scenarios;
+mod steering;
 mod support;
 mod time_series;
 mod verify;

@@ -4,8 +4,8 @@
 use crate::{
     catalog::{Entry, State},
     model::{
-        Activity, ClusterTime, CollectionKind, CollectionUuid, Fingerprint, IndexSpec, Namespace, Partition, PartitionId, Phase, Position,
-        ResumeToken, raw, raw::tag,
+        Activity, ClusterTime, CollectionKind, CollectionUuid, Fingerprint, IndexSpec, KeptSettings, Namespace, Partition, PartitionId,
+        Phase, Position, ResumeToken, raw, raw::tag,
     },
 };
 use bson::{Document, RawDocument, RawDocumentBuf};
@@ -37,6 +37,9 @@ pub struct Record {
     pub resume_time: ClusterTime,
     /// Whether the user write block of the source is ours to lift.
     pub fenced: bool,
+    /// What an operator has set while it ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<KeptSettings>,
 }
 
 impl Record {
@@ -216,6 +219,7 @@ mod tests {
             resume_token: None,
             resume_time: ClusterTime { t: 1, i: 2 },
             fenced: false,
+            settings: None,
         };
         assert_eq!(
             serde_json::to_string(&record).unwrap(),

@@ -7,6 +7,7 @@ pub(super) fn after_status(status: &Status) -> Vec<String> {
     let steps: &[&str] = match (status.activity.as_str(), status.phase.as_str()) {
         (_, "committed") => &["point the application at the target; the source is no longer followed"],
         ("halted", _) => &["remove the cause, then `mongoferry resume`"],
+        ("held", _) => &["`mongoferry start` begins"],
         ("paused", _) => &["`mongoferry resume` goes on; mind the headroom until then"],
         (_, "tailing") if status.can_cut_over => &[
             "`mongoferry verify` compares both sides",

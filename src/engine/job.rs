@@ -6,7 +6,7 @@ use super::{
     commands::{Done, Running, abort, ask_idle},
     connect::Clusters,
     lease::Keeper,
-    sample,
+    sample, throttle,
     work::Work,
 };
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
     config::Config,
     error::{Error, Remedy, Result},
     model::{Activity, ClusterTime, Milestone, Phase, Position},
-    observe::Request,
+    observe::{Answer, Request},
     source::StartAt,
     tasks::{first_error, panicked},
 };
@@ -51,16 +51,20 @@ impl Job {
     }
 
     /// Works until the migration is committed, aborted, or `stop` fires; answers requests all the while.
-    pub(super) async fn run(mut self, mut requests: mpsc::Receiver<Request>, stop: &CancellationToken) -> Result<()> {
+    pub(super) async fn run(mut self, requests: &mut mpsc::Receiver<Request>, stop: &CancellationToken) -> Result<()> {
         let closing = CancellationToken::new();
         let mut watchers: JoinSet<Result<()>> = JoinSet::new();
         watchers.spawn(sample::publish(self.board.clone(), closing.clone()));
         watchers.spawn(sample::ask(self.clusters.source.clone(), self.board.clone(), closing.clone()));
+        for cluster in [self.clusters.source.cluster(), self.clusters.target.cluster()] {
+            watchers.spawn(throttle::collect(cluster.clone(), self.board.steering.clone(), closing.clone()));
+        }
+        watchers.spawn(throttle::govern(self.board.clone(), self.config.throttle, closing.clone()));
         let mut outcome = Ok(());
         while outcome.is_ok() && !matches!(self.board.phase(), Phase::Committed { .. }) {
             let turn = match self.board.activity() {
-                Activity::Running => self.work(&mut requests, stop).await,
-                Activity::Paused { .. } | Activity::Halted { .. } => self.wait(&mut requests, stop).await,
+                Activity::Running => self.work(requests, stop).await,
+                Activity::Paused { .. } | Activity::Halted { .. } => self.wait(requests, stop).await,
             };
             match turn {
                 Ok(Turn::Again) => {}
@@ -79,7 +83,7 @@ impl Job {
 
     /// One stretch of work: until it fails, is paused, committed, or the lease is in doubt.
     async fn work(&mut self, requests: &mut mpsc::Receiver<Request>, stop: &CancellationToken) -> Result<Turn> {
-        let session = stop.child_token();
+        let (session, at_once) = (stop.child_token(), CancellationToken::new());
         let (reach, mut reached) = mpsc::channel(1);
         let mut work: JoinSet<Result<()>> = JoinSet::new();
         let doing = Work {
@@ -87,9 +91,10 @@ impl Job {
             clusters: self.clusters.until(&session),
             store: self.store.clone(),
             board: self.board.clone(),
+            at_once: at_once.clone(),
         };
         work.spawn(doing.run(self.start(), reach, session.clone()));
-        let mut running = Running::new(self, session.clone());
+        let mut running = Running::new(self, session.clone(), at_once);
         let mut progress = self.board.progress.subscribe();
         let ended = loop {
             tokio::select! {
@@ -135,11 +140,14 @@ impl Job {
                 abort(self, answer).await;
                 Ok(Turn::Ended)
             }
-            Done::Again => {
+            Done::Again | Done::Paused(_) => {
                 if let Err(error) = rest
                     && !matches!(error, Error::Interrupted)
                 {
                     return self.halt(error);
+                }
+                if let Done::Paused(answer) = done {
+                    let _ = answer.send(Answer::done("paused; the place is kept"));
                 }
                 // In doubt: nothing is written until the lease is renewed. Its loss ends the keeper, and so the job.
                 self.lease.certainty().await;
@@ -160,7 +168,7 @@ impl Job {
                     None => return Err(Error::Interrupted),
                     Some(request) => match ask_idle(self, request).await? {
                         None => {}
-                        Some(Done::Again) => return Ok(Turn::Again),
+                        Some(Done::Again | Done::Paused(_)) => return Ok(Turn::Again),
                         Some(Done::Ended) => return Ok(Turn::Ended),
                         Some(Done::Abort(answer)) => {
                             abort(self, answer).await;

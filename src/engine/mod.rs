@@ -3,23 +3,28 @@
 mod board;
 mod commands;
 mod connect;
+mod hold;
 mod job;
 mod lease;
 mod open;
 mod preflight;
 mod privileges;
 mod sample;
+mod settings;
+mod throttle;
+mod trend;
 mod work;
 
 pub use preflight::{CheckReport, Finding, Level, check};
 
 use crate::{
-    config::{Config, ControlConfig},
+    config::{Config, ControlConfig, redacted},
     error::{Error, Result},
     model::{Selection, Status},
-    observe::{Access, Endpoint, Metrics, Tls, Token, serve},
+    observe::{Access, Endpoint, Metrics, Setup, Tls, Token, serve},
     verify,
 };
+use secrecy::{ExposeSecret, SecretString};
 use std::{sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
@@ -35,7 +40,7 @@ const REQUEST_QUEUE: usize = 16;
 ///
 /// # Errors
 /// What ended it. [`Error::Interrupted`] where `stop` fired.
-pub async fn run(config: Config, status: watch::Sender<Status>, stop: CancellationToken) -> Result<()> {
+pub async fn run(mut config: Config, status: watch::Sender<Status>, stop: CancellationToken) -> Result<()> {
     let access = access(&config.control)?;
     let metrics = Arc::new(Metrics::new());
     // Before anything is written: two processes on one machine are told apart at once.
@@ -45,13 +50,23 @@ pub async fn run(config: Config, status: watch::Sender<Status>, stop: Cancellati
         hint: Some("another process listens there: stop it, or choose another address".into()),
     })?;
     let closing = CancellationToken::new();
-    let (requests, asked) = mpsc::channel(REQUEST_QUEUE);
+    let (requests, mut asked) = mpsc::channel(REQUEST_QUEUE);
     let mut server: JoinSet<Result<()>> = JoinSet::new();
-    let endpoint = Endpoint::new(metrics.clone(), status.subscribe(), requests);
+    let endpoint = Endpoint::new(metrics.clone(), status.subscribe(), requests).of(setup(&config));
     server.spawn(serve(listener, access, endpoint, closing.clone()));
     let outcome = async {
         let clusters = connect::Clusters::connect(&config, &metrics, &stop).await?;
-        let ended = async { open::open(&config, &clusters, metrics.clone(), status, &stop).await?.run(asked, &stop).await }.await;
+        let ended = async {
+            if config.hold && !hold::hold(&mut config, &clusters, &mut asked, &status, &stop).await? {
+                return Ok(());
+            }
+            open::open(&config, &clusters, metrics.clone(), status.clone(), &stop).await?.run(&mut asked, &stop).await?;
+            if config.hold && status.borrow().phase == "committed" {
+                hold::linger(&mut asked, &stop).await;
+            }
+            Ok(())
+        }
+        .await;
         clusters.close().await;
         ended
     }
@@ -60,6 +75,16 @@ pub async fn run(config: Config, status: watch::Sender<Status>, stop: Cancellati
     closing.cancel();
     let served = crate::tasks::first_error(server, &closing).await;
     outcome.and(served)
+}
+
+fn setup(config: &Config) -> Setup {
+    let host = |uri: &SecretString| {
+        let shown = redacted(uri.expose_secret());
+        let hosts = shown.split_once("://").map_or(shown.as_str(), |(_, rest)| rest);
+        hosts.split([',', '/']).next().unwrap_or_default().to_owned()
+    };
+    let (include, exclude) = config.selection.patterns();
+    Setup { source: host(&config.source), target: host(&config.target), include, exclude }
 }
 
 /// Reads what protects the endpoint.

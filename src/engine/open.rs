@@ -6,6 +6,8 @@ use super::{
     job::Job,
     lease::Keeper,
     preflight::inspect,
+    throttle::Steering,
+    trend::Trend,
 };
 use crate::{
     catalog::{Catalog, State},
@@ -13,7 +15,7 @@ use crate::{
     config::Config,
     copy::{Counts, plan},
     error::{Error, Result},
-    model::{Activity, ClusterTime, CutoverStatus, Fingerprint, Milestone, Phase, Status},
+    model::{Activity, ClusterTime, CutoverStatus, Fingerprint, Milestone, Phase, Settings, Status},
     observe::Metrics,
     source::{Estimate, Source},
     target::Target,
@@ -89,6 +91,7 @@ impl Opening<'_> {
             resume_token: None,
             resume_time: ClusterTime::default(),
             fenced: false,
+            settings: None,
         };
         self.store.create(&record).await?;
         Ok(record)
@@ -163,8 +166,11 @@ impl Opening<'_> {
             differences: None,
             cutover: CutoverStatus::default(),
             step: None,
+            trend: Trend::default(),
         };
-        let board = Board::new(known, catalog, metrics, record.resume_time, status);
+        let options = self.config.settings.clone();
+        let steering = Steering::new(options.clone(), Settings::resumed(options, record.settings.clone()));
+        let board = Board::new(known, catalog, metrics, record.resume_time, steering, status);
         let done = partitions.iter().filter(|p| p.done).count() as u64;
         board.partitions.send_replace(Counts { waiting: partitions.len() as u64 - done, running: 0, done });
         Ok(board)

@@ -8,8 +8,10 @@ mod partition;
 mod phase;
 pub mod raw;
 mod selection;
+mod settings;
 pub mod shelf;
 mod status;
+mod throttle;
 mod time;
 
 pub use document::{CanonicalKey, DocumentKey, odd_at_top, repeats_a_name, same_key};
@@ -23,5 +25,7 @@ pub(crate) use partition::bound_of;
 pub use partition::{Bound, Partition, PartitionId, split_count};
 pub use phase::{Activity, IllegalStep, Milestone, Phase, Verb, permits};
 pub use selection::{Pattern, Selection, UnknownName};
+pub use settings::{KeptSettings, LOG_LEVELS, Rate, Settings};
 pub use status::{CopyStatus, CutoverStatus, EventStatus, Gate, InFlightStatus, Status, UnfinishedIndex, index_title};
+pub use throttle::{SlowReason, Slowed, ThrottleStatus};
 pub use time::ClusterTime;

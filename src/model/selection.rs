@@ -104,6 +104,13 @@ impl Selection {
         Ok(Self { include: patterns("--include", include)?, exclude: patterns("--exclude", exclude)?, renames: renames.to_vec() })
     }
 
+    /// The patterns of `--include` and of `--exclude`, as they were written.
+    #[must_use]
+    pub fn patterns(&self) -> (Vec<String>, Vec<String>) {
+        let texts = |patterns: &[Pattern]| patterns.iter().map(|p| p.text.clone()).collect();
+        (texts(&self.include), texts(&self.exclude))
+    }
+
     /// Whether the namespace is replicated. A temporary collection of the server's is, as soon as anything
     /// of its database is: it will be renamed to something that may be selected.
     #[must_use]

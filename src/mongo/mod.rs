@@ -4,6 +4,7 @@
 mod classify;
 mod cluster;
 mod cursor;
+mod health;
 pub(crate) mod listing;
 mod reply;
 
@@ -11,5 +12,6 @@ pub use classify::{classify, refused_by_code};
 pub use cluster::{Cluster, Topology};
 pub(crate) use cursor::CursorOptions;
 pub use cursor::{RawCursor, Reply};
+pub use health::Health;
 pub(crate) use reply::DUPLICATE_KEY;
 pub use reply::{WriteError, WriteReply};
