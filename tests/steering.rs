@@ -94,6 +94,10 @@ mod real {
         api.expect("pause", json!({}), true).await;
         api.wait_for(&ferry, "PAUSED", |p| p["state"] == "PAUSED").await;
         api.expect("pause", json!({}), false).await;
+        // What has begun is not held again, and a pause outlives the process.
+        ferry.kill_9();
+        ferry.restart();
+        api.wait_for(&ferry, "PAUSED after a crash", |p| p["state"] == "PAUSED").await;
         api.expect("resume", json!({}), true).await;
         api.wait_for(&ferry, "RUNNING", |p| p["state"] == "RUNNING").await;
         api.expect("resume", json!({}), false).await;
@@ -109,7 +113,7 @@ mod real {
         assert_eq!((&ready["info"], &ready["canWrite"]), (&"change event application".into(), &false.into()), "{ready:#}");
         let source = ready["directionMapping"]["Source"].as_str().unwrap();
         assert_eq!(source, format!("cluster0: {}", pair.source.addresses()[0]));
-        assert_eq!(ready["collectionCopy"]["estimatedCopiedBytes"].as_u64() > Some(0), true, "{ready:#}");
+        assert!(ready["collectionCopy"]["estimatedCopiedBytes"].as_u64() > Some(0), "{ready:#}");
         assert_eq!(api.expect("reverse", json!({}), false).await["error"], "InvalidState");
         commit(&api, &ferry).await;
         let done = api.wait_for(&ferry, "COMMITTED", |p| p["state"] == "COMMITTED").await;
@@ -187,6 +191,13 @@ mod real {
         ferry.verb(&["unthrottle"]).await.expect(1, "nobody holds it any more");
         let free = ferry.wait_for_phase("tailing").await;
         assert_eq!(free["throttle"]["reasons"], json!([]), "{free:#}");
+
+        ferry.verb(&["set", "tail-rate=20ops/s"]).await.expect(0, "set");
+        let many: Vec<_> = (0..2_000).map(|n| doc! {"_id": n}).collect();
+        run(&pair.from, "notes", doc! {"insert": "many", "documents": many}).await;
+        ferry.wait_for("the tail's rate to be felt", |s| slowed_by(s, "tail_rate")).await;
+        ferry.verb(&["set", "tail-rate=unlimited"]).await.expect(0, "set");
+        ferry.wait_until_caught_up(&pair.from).await;
         let log = ferry.log();
         for line in
             ["throttled reason=\"copy_rate\"", "throttled reason=\"operator\"", "throttled reason=\"target_latency\"", "settings changed"]

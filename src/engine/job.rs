@@ -144,6 +144,9 @@ impl Job {
                 if let Err(error) = rest
                     && !matches!(error, Error::Interrupted)
                 {
+                    if let Done::Paused(answer) = done {
+                        let _ = answer.send(Answer::from(&error));
+                    }
                     return self.halt(error);
                 }
                 if let Done::Paused(answer) = done {

@@ -67,3 +67,16 @@ pub fn openapi() -> &'static str {
 pub(super) async fn document() -> Response {
     ([(header::CONTENT_TYPE, "application/json")], openapi()).into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn operations_have_names_of_their_own() {
+        let document: serde_json::Value = serde_json::from_str(super::openapi()).unwrap();
+        let methods = document["paths"].as_object().unwrap().values().flat_map(|path| path.as_object().unwrap().values());
+        let names: Vec<_> = methods.map(|operation| operation["operationId"].as_str().unwrap()).collect();
+        assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "{names:?}");
+    }
+}

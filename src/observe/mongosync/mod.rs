@@ -68,7 +68,7 @@ pub(super) fn router() -> OpenApiRouter<Endpoint> {
 }
 
 /// Begins what `run --hold` holds back.
-#[utoipa::path(post, path = "/start", tag = "mongosync", request_body = StartBody, responses((status = 200, body = Reply), (status = 400, body = Reply)))]
+#[utoipa::path(post, path = "/start", tag = "mongosync", operation_id = "mongosync_start", request_body = StartBody, responses((status = 200, body = Reply), (status = 400, body = Reply)))]
 async fn start(State(endpoint): State<Endpoint>, body: Bytes) -> Told {
     let body: StartBody =
         serde_json::from_slice(&body).map_err(|why| No("InvalidRequest", format!("the body is no start request: {why}")))?;
@@ -80,7 +80,7 @@ async fn start(State(endpoint): State<Endpoint>, body: Bytes) -> Told {
 }
 
 /// Where it stands. While the migration is halted, the error tells why.
-#[utoipa::path(get, path = "/progress", tag = "mongosync", responses((status = 200, body = ProgressReply)))]
+#[utoipa::path(get, path = "/progress", tag = "mongosync", operation_id = "mongosync_progress", responses((status = 200, body = ProgressReply)))]
 async fn progress(State(endpoint): State<Endpoint>) -> Json<ProgressReply> {
     let status = endpoint.status.borrow().clone();
     let besides = Besides {
@@ -97,21 +97,21 @@ async fn progress(State(endpoint): State<Endpoint>) -> Json<ProgressReply> {
 }
 
 /// Stops at a safe place, and keeps it.
-#[utoipa::path(post, path = "/pause", tag = "mongosync", responses((status = 200, body = Reply), (status = 400, body = Reply)))]
+#[utoipa::path(post, path = "/pause", tag = "mongosync", operation_id = "mongosync_pause", responses((status = 200, body = Reply), (status = 400, body = Reply)))]
 async fn pause(State(endpoint): State<Endpoint>, body: Bytes) -> Told {
     nothing_in(&body)?;
     ask(&endpoint, Command::Pause { by: "mongosync API".into(), immediate: false }).await
 }
 
 /// Goes on after a pause or a halt.
-#[utoipa::path(post, path = "/resume", tag = "mongosync", responses((status = 200, body = Reply), (status = 400, body = Reply)))]
+#[utoipa::path(post, path = "/resume", tag = "mongosync", operation_id = "mongosync_resume", responses((status = 200, body = Reply), (status = 400, body = Reply)))]
 async fn resume(State(endpoint): State<Endpoint>, body: Bytes) -> Told {
     nothing_in(&body)?;
     ask(&endpoint, Command::Resume).await
 }
 
 /// Begins the cutover, and answers as soon as it is under way: `progress` tells how it ends.
-#[utoipa::path(post, path = "/commit", tag = "mongosync", responses((status = 200, body = Reply), (status = 400, body = Reply)))]
+#[utoipa::path(post, path = "/commit", tag = "mongosync", operation_id = "mongosync_commit", responses((status = 200, body = Reply), (status = 400, body = Reply)))]
 async fn commit(State(endpoint): State<Endpoint>, body: Bytes) -> Told {
     nothing_in(&body)?;
     let mut status = endpoint.status.clone();
@@ -130,7 +130,7 @@ async fn commit(State(endpoint): State<Endpoint>, body: Bytes) -> Told {
 }
 
 /// Swaps the direction after the commit.
-#[utoipa::path(post, path = "/reverse", tag = "mongosync", responses((status = 200, body = Reply), (status = 400, body = Reply)))]
+#[utoipa::path(post, path = "/reverse", tag = "mongosync", operation_id = "mongosync_reverse", responses((status = 200, body = Reply), (status = 400, body = Reply)))]
 async fn reverse(State(endpoint): State<Endpoint>, body: Bytes) -> Told {
     nothing_in(&body)?;
     let phase = endpoint.status.borrow().phase.clone();

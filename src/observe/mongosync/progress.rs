@@ -136,7 +136,7 @@ impl Progress {
             lag: lag.map(|lag| Lag { overall_lag_seconds: lag, crud_lag_seconds: lag, ddl_lag_seconds: lag }),
             total_events_applied: s.events.applied,
             collection_copy: begun
-                .then(|| CollectionCopy { estimated_total_bytes: s.copy.estimated_bytes, estimated_copied_bytes: s.copy.bytes }),
+                .then_some(CollectionCopy { estimated_total_bytes: s.copy.estimated_bytes, estimated_copied_bytes: s.copy.bytes }),
             index_building: (begun && following).then(|| index_building(s)),
             direction_mapping: begun.then(|| DirectionMapping {
                 source: format!("cluster0: {}", besides.hosts[0]),
