@@ -21,6 +21,7 @@
 //! - [`mongo`]: the driver's threshold. [`source`] and [`target`]: the ports to both clusters.
 //! - [`catalog`]: which collections there are, by UUID. [`race`]: where copy and tail meet. [`parity`]: what is proved equal.
 //! - [`checkpoint`]: what survives a crash.
+//! - [`throttle`]: going slower, by limit, by word or under strain.
 //! - [`capped`]: collections that keep the order of insertion, copied whole.
 //! - [`accounts`]: users and roles, which no change stream shows.
 //! - [`copy`], [`tail`], [`indexes`], [`verify`]: the work. [`cutover`]: the saga. [`engine`]: one migration, and its way back.
@@ -46,4 +47,5 @@ pub mod source;
 pub mod tail;
 pub mod target;
 pub mod tasks;
+pub mod throttle;
 pub mod verify;

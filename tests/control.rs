@@ -16,10 +16,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 /// A folder of keys: two CAs, a certificate for `localhost` of the first, a client's of the second, and tokens.
-struct Keys(tempfile::TempDir);
+pub struct Keys(tempfile::TempDir);
 
 impl Keys {
-    fn make() -> Self {
+    pub fn make() -> Self {
         let keys = Self(tempfile::tempdir().unwrap());
         let authority = |name: &str| {
             let mut params = CertificateParams::new(Vec::new()).unwrap();
@@ -46,11 +46,11 @@ impl Keys {
         fs::set_permissions(self.path(name), fs::Permissions::from_mode(mode)).unwrap();
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    fn text(&self, name: &str) -> String {
+    pub fn text(&self, name: &str) -> String {
         self.path(name).to_str().unwrap().to_owned()
     }
 

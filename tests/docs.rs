@@ -64,3 +64,9 @@ fn the_tables_of_the_readme_are_true() {
         assert!(before == after, "the tables of README.md are not up to date: run `UPDATE_GOLDEN=1 cargo test --test main docs::`");
     }
 }
+
+/// Clients are made from it: change it only on purpose.
+#[test]
+fn the_api_is_described_as_agreed() {
+    crate::support::golden("openapi.json", mongoferry::observe::openapi());
+}

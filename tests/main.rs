@@ -21,6 +21,7 @@ mod reverse;
 mod scenarios;
 mod sharded_source;
 mod sharded_target;
+mod steering;
 mod support;
 mod time_series;
 mod users;

@@ -163,6 +163,11 @@ impl Ferry {
         self.process.as_ref().expect("the process was started").0.id()
     }
 
+    /// Host and port of its endpoint.
+    pub fn address(&self) -> &str {
+        self.endpoint.trim_start_matches("http://")
+    }
+
     /// Everything it and its predecessors wrote to stderr and stdout.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(self.log_path()).unwrap_or_default()).into_owned()

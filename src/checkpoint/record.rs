@@ -4,8 +4,8 @@
 use crate::{
     catalog::{Entry, State},
     model::{
-        Activity, ClusterTime, CollectionKind, CollectionUuid, Fingerprint, IndexSpec, Namespace, Partition, PartitionId, Phase, Position,
-        ResumeToken, raw,
+        Activity, ClusterTime, CollectionKind, CollectionUuid, Fingerprint, IndexSpec, KeptSettings, Namespace, Partition, PartitionId,
+        Phase, Position, ResumeToken, raw,
     },
 };
 use bson::{Document, RawDocument, RawDocumentBuf};
@@ -46,6 +46,9 @@ pub struct Record {
     /// Which migration this one is the way back of; none for one that began with a copy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub way_back: Option<WayBack>,
+    /// What an operator has set while it ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<KeptSettings>,
 }
 
 /// The moment at which the target was handed to the application.
@@ -260,6 +263,7 @@ mod tests {
             step: None,
             handover: None,
             way_back: None,
+            settings: None,
         };
         assert_eq!(
             serde_json::to_string(&record).unwrap(),

@@ -24,6 +24,8 @@ fn flag(knob: &'static Knob) -> Arg {
     let default = if knob.kind == Kind::Switch { "" } else { knob.default };
     let arg = Arg::new(knob.key).long(knob.flag).value_name(knob.value_name).help_heading(knob.group.heading());
     let arg = describe(arg, knob.help, knob.more, default, &facts);
+    // What hardly anybody turns is in the long help only.
+    let arg = arg.hide_short_help(matches!(knob.key, "throttle.lag" | "throttle.latency" | "throttle.queue"));
     match knob.kind {
         Kind::Value | Kind::Secret => arg.action(ArgAction::Set),
         Kind::List => arg.action(ArgAction::Append),

@@ -64,6 +64,9 @@ impl Client {
     /// # Errors
     /// [`Error::NoEndpoint`]; a "no" of the process is an answer.
     pub(super) fn ask(&self, command: &Command) -> Result<Answer> {
+        if let Command::Set { settings } = command {
+            return self.read(self.signed(self.agent.patch(format!("{}/v1/settings", self.endpoint))).send_json(settings));
+        }
         let bug = |why: &str| Error::Bug(format!("a command that cannot be sent: {why}"));
         let mut body = serde_json::to_value(command).map_err(|why| bug(&why.to_string()))?;
         let verb = body.as_object_mut().and_then(|fields| fields.remove("verb"));

@@ -15,12 +15,13 @@ mod render;
 mod report;
 mod reverse;
 mod run;
+mod set;
 mod signals;
 mod status;
 mod steer;
 mod verify;
 
-use crate::{config::Color, error::Error};
+use crate::{config::Color, error::Error, observe};
 use clap::{ArgMatches, Command, error::ErrorKind};
 use exit::Failure;
 use output::Paint;
@@ -30,7 +31,7 @@ use std::{io::IsTerminal, process::ExitCode};
 const TREE: [(&str, &[&str]); 4] = [
     ("migrate", &["check", "run", "verify", "cutover", "reverse"]),
     ("watch", &["status"]),
-    ("steer", &["pause", "resume", "abort"]),
+    ("steer", &["start", "pause", "resume", "throttle", "unthrottle", "set", "abort"]),
     ("install", &["completions", "man"]),
 ];
 
@@ -59,8 +60,12 @@ fn grammar() -> Command {
                 check::command(),
                 run::command(),
                 status::command(),
+                steer::start_command(),
                 steer::pause_command(),
                 steer::resume_command(),
+                steer::throttle_command(),
+                steer::unthrottle_command(),
+                set::command(),
                 verify::command(),
                 cutover::cutover_command(),
                 cutover::abort_command(),
@@ -97,8 +102,12 @@ fn execute(matches: &ArgMatches) -> Result<u8, Failure> {
         Some(("check", verb)) => check::execute(verb),
         Some(("run", verb)) => run::execute(verb),
         Some(("status", verb)) => status::execute(verb),
+        Some(("start", verb)) => steer::start(verb),
         Some(("pause", verb)) => steer::pause(verb),
         Some(("resume", verb)) => steer::resume(verb),
+        Some(("throttle", verb)) => steer::throttle(verb),
+        Some(("unthrottle", verb)) => steer::ask(verb, &observe::Command::Unthrottle),
+        Some(("set", verb)) => set::execute(verb),
         Some(("verify", verb)) => verify::execute(verb),
         Some(("cutover", verb)) => cutover::cutover(verb),
         Some(("reverse", verb)) => reverse::execute(verb),

@@ -13,6 +13,7 @@ pub(super) fn after_status(status: &Status) -> Vec<String> {
             "`mongoferry reverse`, with the options of `run`, lets the old source follow the target, so that a cutover leads back",
         ],
         ("halted", _) => &["remove the cause, then `mongoferry resume`"],
+        ("held", _) => &["`mongoferry start` begins"],
         ("paused", _) => &["`mongoferry resume` goes on; mind the headroom until then"],
         (_, "tailing") if status.can_cut_over => &[
             "`mongoferry verify` compares both sides",

@@ -76,7 +76,8 @@ impl Pace {
     pub(super) fn detail(&self, status: &Status) -> String {
         let rate = human::count(human::rate(self.events));
         let (lag, headroom) = (human::maybe_seconds(status.lag_seconds), human::maybe_seconds(status.headroom_seconds));
-        format!("lag {lag}, headroom {headroom}, {rate} events/s, in flight {}", human::bytes(status.in_flight.bytes))
+        let slowed: String = status.throttle.reasons.iter().map(|slowed| format!(", throttled ({})", slowed.reason)).collect();
+        format!("lag {lag}, headroom {headroom}, {rate} events/s, in flight {}{slowed}", human::bytes(status.in_flight.bytes))
     }
 }
 

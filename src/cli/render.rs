@@ -107,6 +107,12 @@ fn facts(s: &Status) -> Vec<(&'static str, String)> {
         rows.extend(verification(&s.verification));
     }
     rows.push(("in flight", format!("{} of {}", bytes(s.in_flight.bytes), bytes(s.in_flight.limit_bytes))));
+    for slowed in &s.throttle.reasons {
+        rows.push(("throttled", format!("{}: {}", slowed.reason, slowed.detail)));
+    }
+    let share = |name: &str, share: Option<f64>| share.filter(|s| *s < 1.0).map(|s| format!("{name} at {:.0} % of its speed", s * 100.0));
+    rows.extend(share("copy", s.throttle.copy_share).map(|text| ("", text)));
+    rows.extend(share("tail", s.throttle.tail_share).map(|text| ("", text)));
     if s.retries > 0 {
         rows.push(("retries", count(s.retries)));
     }

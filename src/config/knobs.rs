@@ -14,6 +14,8 @@ pub enum Group {
     Tail,
     /// The comparison of both sides.
     Verification,
+    /// Going slower under strain.
+    Throttle,
     /// What the operator sees.
     Output,
     /// How the verbs reach the running process.
@@ -30,6 +32,7 @@ impl Group {
             Group::Copy => "Copy",
             Group::Tail => "Tail",
             Group::Verification => "Verification",
+            Group::Throttle => "Throttle",
             Group::Output => "Output",
             Group::Endpoint => "Endpoint",
         }
@@ -174,6 +177,12 @@ pub const KNOBS: &[Knob] = &[
         "exit",
     ),
     says(
+        switch("hold", "hold", Group::Connection),
+        "Wait for a start before writing, and stay after the commit",
+        "For whoever drives a migration over HTTP: `mongoferry start` or POST /api/v1/start begins. A migration that has begun goes on at once. After the commit the endpoint stays until the process is stopped.",
+        "",
+    ),
+    says(
         list("include", "selection.include", "PATTERN"),
         "Replicate only these databases or namespaces",
         "Repeat it for more. `shop` is a database, `shop.orders` a namespace; `*` and `?` stand for any text and any one character; `/…/` is a regular expression over the whole name. In the environment, commas separate the patterns. Without it all is replicated. May not change between runs.",
@@ -252,6 +261,12 @@ pub const KNOBS: &[Knob] = &[
         "4",
     ),
     says(
+        value("copy.rate", "copy-rate", Group::Copy, "RATE", "unlimited"),
+        "Limit of the initial copy, such as 50MB/s or 2000ops/s",
+        "Bytes, documents, or both with a comma between. May be changed while it runs (`mongoferry set copy-rate=…`). Capped collections are copied without it.",
+        "50MB/s,2000ops/s",
+    ),
+    says(
         value("tail.lanes", "lanes", Group::Tail, "N", "8"),
         "Ordered workers that apply the change stream",
         "All changes of a document go through one lane, in order. From 1 to 256.",
@@ -268,6 +283,36 @@ pub const KNOBS: &[Knob] = &[
         "Memory for all data in flight",
         "Copy and tail together. Reading waits when it is used up. At least 128MiB.",
         "2GiB",
+    ),
+    says(
+        value("tail.rate", "tail-rate", Group::Tail, "RATE", "unlimited"),
+        "Limit of the tail, such as 50MB/s or 2000ops/s",
+        "Bytes, events, or both with a comma between. May be changed while it runs. What writers do beyond it becomes lag; a cutover lifts it.",
+        "20MB/s",
+    ),
+    says(
+        value("throttle.adaptive_throttle", "adaptive-throttle", Group::Throttle, "WHEN", "on"),
+        "Go slower while a cluster is under strain: on or off",
+        "The copy yields before the tail, and neither ever stops. `status` tells the reason. May be changed while it runs.",
+        "off",
+    ),
+    says(
+        value("throttle.lag", "throttle-lag", Group::Throttle, "DURATION", "30s"),
+        "Lag of a secondary, on either side, that is strain",
+        "Delayed secondaries do not count. From 1s to 1h.",
+        "10s",
+    ),
+    says(
+        value("throttle.latency", "throttle-latency", Group::Throttle, "DURATION", "500ms"),
+        "Time to answer a ping, on either side, that is strain",
+        "If it is also five times what it is when there is little to do. From 1ms to 60s.",
+        "100ms",
+    ),
+    says(
+        value("throttle.queue", "throttle-queue", Group::Throttle, "N", "128"),
+        "Operations in line, on either side, that are strain",
+        "As `serverStatus` counts them in `globalLock.currentQueue`. From 1 to 1000000.",
+        "50",
     ),
     says(
         value("verify.continuous", "verify-continuous", Group::Verification, "WHEN", "on"),

@@ -19,7 +19,7 @@ pub use raw::{Origin, Raw, Written};
 pub use resolve::{Resolved, Setting, resolve};
 pub use values::duration;
 
-use crate::model::{Namespace, Selection, ShardKey, Side, UsersAndRoles};
+use crate::model::{Namespace, Selection, Settings, ShardKey, Side, UsersAndRoles};
 use secrecy::SecretString;
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
@@ -34,6 +34,12 @@ pub struct Config {
     pub listen: SocketAddr,
     /// What protects it.
     pub control: ControlConfig,
+    /// Whether to wait for a start.
+    pub hold: bool,
+    /// What may be changed while it runs, as it is at the start.
+    pub settings: Settings,
+    /// What is strain.
+    pub throttle: ThrottleConfig,
     /// Filters and renames.
     pub selection: Selection,
     /// Which users and roles are replicated.
@@ -96,6 +102,17 @@ pub struct VerifyConfig {
     pub rate: u64,
     /// How often everything is compared anew.
     pub every: Duration,
+}
+
+/// Beyond which a cluster is under strain.
+#[derive(Debug, Clone, Copy)]
+pub struct ThrottleConfig {
+    /// Lag of a secondary.
+    pub lag: Duration,
+    /// Latency of a ping.
+    pub latency: Duration,
+    /// Operations in line.
+    pub queue: u64,
 }
 
 impl Config {

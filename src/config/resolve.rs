@@ -1,14 +1,14 @@
 //! From what was written to the checked configuration: defaults, ranges, and all problems at once.
 
 use super::{
-    Config, CopyConfig, KNOBS, Kind, Knob, OutputOptions, Problem, TailConfig, VerifyConfig,
+    Config, CopyConfig, KNOBS, Kind, Knob, OutputOptions, Problem, TailConfig, ThrottleConfig, VerifyConfig,
     control::control,
     knobs::knob,
     output::{COLORS, LOG_FORMATS, Talk},
     raw::{Origin, Raw},
     redacted, values,
 };
-use crate::model::{Namespace, Selection, ShardKey, UsersAndRoles};
+use crate::model::{Namespace, Selection, Settings, ShardKey, UsersAndRoles};
 use secrecy::SecretString;
 use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
@@ -53,6 +53,18 @@ pub fn resolve(raw: &Raw) -> Result<Resolved, Vec<Problem>> {
         target: r.secret("target"),
         listen,
         control,
+        hold: r.switch("hold"),
+        settings: Settings {
+            copy_rate: r.one("copy.rate", str::parse).unwrap_or_default(),
+            tail_rate: r.one("tail.rate", str::parse).unwrap_or_default(),
+            adaptive_throttle: r.one("throttle.adaptive_throttle", values::switch).unwrap_or_default(),
+            ..Settings::default()
+        },
+        throttle: ThrottleConfig {
+            lag: r.duration("throttle.lag", Duration::from_secs(1)..=Duration::from_secs(3600)),
+            latency: r.duration("throttle.latency", Duration::from_millis(1)..=Duration::from_secs(60)),
+            queue: r.number("throttle.queue", 1..=1_000_000) as u64,
+        },
         metadata_database: r.one("metadata_database", values::database).unwrap_or_default(),
         retry_deadline: r.duration("retry_deadline", Duration::from_secs(1)..=Duration::from_secs(24 * 3600)),
         exit_on_halt: r.one("on_halt", |t| values::word(t, &[("wait", false), ("exit", true)])).unwrap_or_default(),

@@ -23,6 +23,7 @@ use crate::{
     source::Source,
     target::Target,
     tasks::first_error,
+    throttle::Pace,
 };
 use partition::End;
 use queue::Queue;
@@ -58,6 +59,8 @@ pub struct Copy<S, T, C> {
     pub memory: Memory,
     /// Told how many partitions there are in which state.
     pub counts: watch::Sender<Counts>,
+    /// When the next batch may be read.
+    pub pace: Pace,
     /// With scans that fail.
     pub retry: Retry,
     /// Re-reads, to the tail's router.

@@ -11,6 +11,7 @@ use crate::{
     source::{Found, Scan, ScanBatch, ScanRange, Source},
     target::{ANOTHER_COLLECTION, Inserted, Target},
     tasks::panicked,
+    throttle::Turn,
 };
 use bson::RawDocument;
 use std::{sync::Arc, time::Duration};
@@ -37,6 +38,8 @@ pub(super) enum End {
     Done,
     /// We were told to stop.
     Stopped,
+    /// Not ended: the pace wants a wait during which no cursor may be open.
+    Yielded,
 }
 
 /// A batch that the target durably has.
@@ -58,6 +61,8 @@ pub(super) async fn copy<S: Source, T: Target, C: Store>(
     let mut worker = Worker { copy, collection, partition, unsaved: Vec::new(), saved_at: Instant::now(), patience: copy.retry.patience() };
     loop {
         match worker.scan(stop).await {
+            Ok(End::Yielded) if copy.pace.wait(stop).await => {}
+            Ok(End::Yielded) => return Ok(End::Stopped),
             Ok(end) => return Ok(end),
             // The cursor is opened again behind what is durable.
             Err(error) if stop.is_cancelled() => return Err(error),
@@ -86,12 +91,18 @@ impl<S: Source, T: Target, C: Store> Worker<'_, S, T, C> {
             Found::Gone => return self.gone().await,
         };
         let (mut inserts, mut frontier, mut seq) = (JoinSet::new(), Frontier::default(), 0..);
+        let mut turn_at = Instant::now();
         let outcome = loop {
             if stop.is_cancelled() {
                 break Ok(End::Stopped);
             }
             if let Err(error) = self.reap(&mut inserts, &mut frontier, DEPTH).await {
                 break Err(error);
+            }
+            match self.copy.pace.turn(turn_at.elapsed(), stop).await {
+                Turn::Go => turn_at = Instant::now(),
+                Turn::Yield => break Ok(End::Yielded),
+                Turn::Stopped => break Ok(End::Stopped),
             }
             let Some(room) = self.copy.memory.to_read(stop).await else { break Ok(End::Stopped) };
             let started = Instant::now();
@@ -101,6 +112,7 @@ impl<S: Source, T: Target, C: Store> Worker<'_, S, T, C> {
                 Err(error) => break Err(error),
             };
             self.copy.metrics.copy_read(started.elapsed());
+            self.copy.pace.took(|| (batch.documents.as_bytes().len(), raw::elements(&batch.documents).count()));
             self.patience.restore();
             let (hold, read_at) = (cursor.split(), batch.read_at);
             inserts.spawn(insert(
@@ -128,7 +140,8 @@ impl<S: Source, T: Target, C: Store> Worker<'_, S, T, C> {
     async fn range(&self, held: ClusterTime) -> Result<ScanRange> {
         let estimate = self.copy.source.estimate(&self.collection.on_source()).await?;
         let mean = estimate.bytes / estimate.documents.max(1);
-        let batch_documents = u32::try_from((BATCH_BYTES / mean.max(1)).clamp(1, BATCH_DOCUMENTS)).unwrap_or(1);
+        let (bytes, documents) = self.copy.pace.batch(BATCH_BYTES, BATCH_DOCUMENTS);
+        let batch_documents = u32::try_from((bytes / mean.max(1)).clamp(1, documents)).unwrap_or(1);
         let (from, max) = (self.partition.from().cloned(), self.partition.max.clone());
         let after = held.max(self.collection.entry().read_from);
         Ok(ScanRange { from, max, after, batch_documents, natural: false })

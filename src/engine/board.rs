@@ -1,6 +1,6 @@
 //! What is known of the running migration, in one place, and the snapshot made of it.
 
-use super::{repair::Hands, verifier::MongoProver};
+use super::{repair::Hands, throttle::Steering, trend::Trend, verifier::MongoProver};
 use crate::{
     catalog::{Catalog, State},
     copy::Counts,
@@ -46,6 +46,8 @@ pub(super) struct Known {
     pub differences: Option<u64>,
     pub cutover: CutoverStatus,
     pub step: Option<Step>,
+    /// Of the lag.
+    pub trend: Trend,
 }
 
 /// The board. Cheap to clone; all clones are one.
@@ -58,6 +60,8 @@ pub(super) struct Board {
     pub findings: Findings,
     pub metrics: Arc<Metrics>,
     pub progress: watch::Sender<Progress>,
+    /// Settings and throttle.
+    pub steering: Steering,
     /// Partitions waiting, running and done.
     pub partitions: watch::Sender<Counts>,
     status: watch::Sender<Status>,
@@ -70,6 +74,7 @@ impl Board {
         parity: Parity,
         metrics: Arc<Metrics>,
         resume: ClusterTime,
+        steering: Steering,
         status: watch::Sender<Status>,
     ) -> Self {
         let progress = watch::Sender::new(Progress { applied: resume, resume, saved_at: None });
@@ -81,6 +86,7 @@ impl Board {
             findings: Findings::default(),
             metrics,
             progress,
+            steering,
             partitions: watch::Sender::default(),
             status,
         }
@@ -174,6 +180,7 @@ impl Board {
             can_write_to_target: matches!(known.phase, Phase::Committed { .. }),
             gates,
             lag_seconds: facts.lag_seconds,
+            catch_up_seconds: known.trend.catch_up_seconds(),
             headroom_seconds: facts.headroom_seconds,
             oplog_window_seconds: known.window.map(|w| w.seconds()),
             checkpoint_age_seconds: progress.saved_at.map(|at| at.elapsed().as_secs_f64()),
@@ -191,6 +198,7 @@ impl Board {
                 partitions: partitions.waiting + partitions.running + partitions.done,
                 collections_done: living.iter().filter(|c| c.entry().state == State::Complete).count() as u64,
                 collections: living.len() as u64,
+                indexes: living.iter().map(|c| c.entry().indexes.len() as u64).sum(),
             },
             events: EventStatus {
                 read: m.events_read_total(),
@@ -203,6 +211,8 @@ impl Board {
             unfinished_indexes: facts.unfinished,
             verification: facts.verification,
             cutover: (known.cutover != CutoverStatus::default()).then(|| known.cutover.clone()),
+            throttle: self.steering.status(),
+            settings: self.steering.settings.borrow().clone(),
             permitted: permitted.map(|verb| verb.label().to_owned()).collect(),
         }
     }

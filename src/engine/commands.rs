@@ -4,6 +4,7 @@ use super::{
     examine::{Verification, Verified},
     job::Job,
     order,
+    settings::aside,
 };
 use crate::{
     cutover::{Cutover, Outcome, Step, gates},
@@ -28,6 +29,8 @@ pub(super) enum Done {
     Again,
     /// Nothing is left to do.
     Ended,
+    /// Look again, once nothing is at work any more, and say so.
+    Paused(oneshot::Sender<Answer>),
     /// Give up, once nothing is at work any more, and say so.
     Abort(GiveUp, oneshot::Sender<Answer>),
 }
@@ -36,6 +39,8 @@ pub(super) enum Done {
 pub(super) struct Running {
     tasks: JoinSet<(oneshot::Sender<Answer>, Ended)>,
     stop: CancellationToken,
+    /// Fires where a pause does not wait for what was read.
+    at_once: CancellationToken,
     step: watch::Sender<Option<Step>>,
 }
 
@@ -46,9 +51,9 @@ pub(super) enum Ended {
 }
 
 impl Running {
-    pub(super) fn new(job: &Job, stop: CancellationToken) -> Self {
+    pub(super) fn new(job: &Job, stop: CancellationToken, at_once: CancellationToken) -> Self {
         let step = watch::Sender::new(job.board.known().step);
-        Self { tasks: JoinSet::new(), stop, step }
+        Self { tasks: JoinSet::new(), stop, at_once, step }
     }
 
     /// The next that ends; never, while there is none.
@@ -66,15 +71,20 @@ impl Running {
     /// Carries a request out, or starts it; tells when the work has to stop for it.
     pub(super) async fn ask(&mut self, job: &mut Job, request: Request) -> Option<Done> {
         let Request { command, answer } = request;
-        if let Some(no) = refused(job, &command) {
-            let _ = answer.send(no);
+        if let Some(told) = told_aside(job, &command).await {
+            let _ = answer.send(told);
             return None;
         }
         match command {
-            Command::Pause { by } => {
-                let paused = job.become_active(Activity::Paused { by }).await;
-                let _ = answer.send(paused.map_or_else(|e| Answer::from(&e), |()| Answer::done("paused; the place is kept")));
-                Some(Done::Again)
+            Command::Pause { by, immediate } => {
+                if let Err(error) = job.become_active(Activity::Paused { by }).await {
+                    let _ = answer.send(Answer::from(&error));
+                    return Some(Done::Again);
+                }
+                if immediate {
+                    self.at_once.cancel();
+                }
+                Some(Done::Paused(answer))
             }
             Command::Resume => {
                 let _ = answer.send(Answer::done("it is running"));
@@ -89,6 +99,8 @@ impl Running {
                 None
             }
             Command::Abort(how) => Some(Done::Abort(how, answer)),
+            // Answered aside.
+            Command::Start(_) | Command::Set { .. } | Command::Throttle { .. } | Command::Unthrottle => None,
         }
     }
 
@@ -235,8 +247,8 @@ impl Running {
 /// A request that comes while nothing is worked on.
 pub(super) async fn ask_idle(job: &Job, request: Request) -> Result<Option<Done>> {
     let Request { command, answer } = request;
-    if let Some(no) = refused(job, &command) {
-        let _ = answer.send(no);
+    if let Some(told) = told_aside(job, &command).await {
+        let _ = answer.send(told);
         return Ok(None);
     }
     match command {
@@ -251,10 +263,18 @@ pub(super) async fn ask_idle(job: &Job, request: Request) -> Result<Option<Done>
             let _ = answer.send(told.map_or_else(|e| Answer::from(&e), |judged| judged.map_or_else(|no| no, |judged| judged.told())));
             Ok(None)
         }
-        Command::Pause { .. } | Command::Verify(_) | Command::Cutover(_) => {
+        _ => {
             let _ = answer.send(Answer::no("it is not running"));
             Ok(None)
         }
+    }
+}
+
+/// An answer that needs no work: a setting changed, or the table's "no".
+async fn told_aside(job: &Job, command: &Command) -> Option<Answer> {
+    match aside(job, command).await {
+        Some(answer) => Some(answer),
+        None => refused(job, command),
     }
 }
 
@@ -268,6 +288,7 @@ fn refused(job: &Job, command: &Command) -> Option<Answer> {
         Command::Cutover(order) if order.dry_run => return None,
         Command::Cutover(_) => Verb::Cutover,
         Command::Abort(_) => Verb::Abort,
+        Command::Start(_) | Command::Set { .. } | Command::Throttle { .. } | Command::Unthrottle => return None,
     };
     let (phase, activity) = (job.board.phase(), job.board.activity());
     if permits(&phase, &activity, verb) {

@@ -7,7 +7,7 @@ use super::{
     commands::{Done, Running, ask_idle},
     connect::Clusters,
     lease::Keeper,
-    sample,
+    sample, throttle,
     work::Work,
 };
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
     cutover::{Settled, settle},
     error::{Error, Remedy, Result},
     model::{Activity, ClusterTime, Milestone, Phase, Position},
-    observe::Request,
+    observe::{Answer, Request},
     source::StartAt,
     tasks::{first_error, panicked},
 };
@@ -69,6 +69,10 @@ impl Job {
         let mut watchers: JoinSet<Result<()>> = JoinSet::new();
         watchers.spawn(sample::publish(self.board.clone(), closing.clone()));
         watchers.spawn(sample::ask(self.clusters.source.clone(), self.board.clone(), closing.clone()));
+        for cluster in [self.clusters.source.cluster(), self.clusters.target.cluster()] {
+            watchers.spawn(throttle::collect(cluster.clone(), self.board.steering.clone(), closing.clone()));
+        }
+        watchers.spawn(throttle::govern(self.board.clone(), self.config.throttle, closing.clone()));
         let mut outcome = Ok(());
         while outcome.is_ok() && !matches!(self.board.phase(), Phase::Committed { .. }) {
             let turn = match self.board.activity() {
@@ -106,7 +110,7 @@ impl Job {
                 Err(error) => return self.halt(error),
             }
         }
-        let session = stop.child_token();
+        let (session, at_once) = (stop.child_token(), CancellationToken::new());
         let (reach, mut reached) = mpsc::channel(1);
         let mut work: JoinSet<Result<()>> = JoinSet::new();
         let doing = Work {
@@ -115,9 +119,10 @@ impl Job {
             store: self.store.clone(),
             board: self.board.clone(),
             accounts: self.accounts(&session),
+            at_once: at_once.clone(),
         };
         work.spawn(doing.run(self.start(), reach, session.clone()));
-        let mut running = Running::new(self, session.clone());
+        let mut running = Running::new(self, session.clone(), at_once);
         let mut progress = self.board.progress.subscribe();
         let ended = loop {
             tokio::select! {
@@ -167,11 +172,17 @@ impl Job {
                 abort(self, how, answer).await;
                 Ok(Turn::Ended)
             }
-            Done::Again => {
+            Done::Again | Done::Paused(_) => {
                 if let Err(error) = rest
                     && !matches!(error, Error::Interrupted)
                 {
+                    if let Done::Paused(answer) = done {
+                        let _ = answer.send(Answer::from(&error));
+                    }
                     return self.halt(error);
+                }
+                if let Done::Paused(answer) = done {
+                    let _ = answer.send(Answer::done("paused; the place is kept"));
                 }
                 // In doubt: nothing is written until the lease is renewed. Its loss ends the keeper, and so the job.
                 self.lease.certainty().await;
@@ -192,7 +203,7 @@ impl Job {
                     None => return Err(Error::Interrupted),
                     Some(request) => match ask_idle(self, request).await? {
                         None => {}
-                        Some(Done::Again) => return Ok(Turn::Again),
+                        Some(Done::Again | Done::Paused(_)) => return Ok(Turn::Again),
                         Some(Done::Ended) => return Ok(Turn::Ended),
                         Some(Done::Abort(how, answer)) => {
                             abort(self, how, answer).await;

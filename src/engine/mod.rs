@@ -5,6 +5,7 @@ mod board;
 mod commands;
 mod connect;
 mod examine;
+mod hold;
 mod job;
 mod layout;
 mod lease;
@@ -16,7 +17,10 @@ mod privileges;
 mod repair;
 mod reverse;
 mod sample;
+mod settings;
+mod throttle;
 mod topology;
+mod trend;
 mod verifier;
 mod work;
 
@@ -25,13 +29,14 @@ pub use preflight::{CheckReport, Finding, Level, check};
 
 use crate::{
     checkpoint::MongoStore,
-    config::{Config, ControlConfig},
+    config::{Config, ControlConfig, redacted},
     error::{Error, Result},
     model::Status,
     mongo::ProcessName,
-    observe::{Access, Endpoint, Metrics, Tls, Token, serve},
+    observe::{Access, Endpoint, Metrics, Setup, StartOrder, Tls, Token, serve},
     verify,
 };
+use secrecy::{ExposeSecret, SecretString};
 use std::{sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
@@ -68,7 +73,7 @@ pub async fn run(config: Config, way: Way, status: watch::Sender<Status>, stop: 
     let closing = CancellationToken::new();
     let (requests, mut asked) = mpsc::channel(REQUEST_QUEUE);
     let mut server: JoinSet<Result<()>> = JoinSet::new();
-    let endpoint = Endpoint::new(metrics.clone(), status.subscribe(), requests);
+    let endpoint = Endpoint::new(metrics.clone(), status.subscribe(), requests).of(setup(&config));
     server.spawn(serve(listener, access, endpoint, closing.clone()));
     let outcome = async {
         let (mut config, mut former) = match way {
@@ -78,12 +83,21 @@ pub async fn run(config: Config, way: Way, status: watch::Sender<Status>, stop: 
                 (newest.config, newest.former)
             }
         };
+        let mut held = config.hold && former.is_none();
         loop {
             let name = ProcessName::new(&config.metadata_database);
             let clusters = connect::Clusters::connect(&config, &metrics, &stop, Some(name)).await?;
             let ended = async {
                 if !open::finished(&config, &clusters, former.as_ref(), &status).await? {
-                    let job = open::open(&config, &clusters, former.as_ref(), metrics.clone(), status.clone(), &stop).await?;
+                    let mut order = StartOrder::default();
+                    if std::mem::take(&mut held) {
+                        match hold::hold(&config, &clusters, &mut asked, &status, &stop).await? {
+                            Some(given) => order = given,
+                            None => return Ok(None),
+                        }
+                    }
+                    config.copy.indexes_before_data = order.indexes_before_data.unwrap_or(config.copy.indexes_before_data);
+                    let job = open::open(&config, order, &clusters, former.as_ref(), metrics.clone(), status.clone(), &stop).await?;
                     job.run(&mut asked, &stop).await?;
                 }
                 reverse::Former::wanted(&MongoStore::new(clusters.target.cluster().clone(), &config.metadata_database)).await
@@ -92,6 +106,9 @@ pub async fn run(config: Config, way: Way, status: watch::Sender<Status>, stop: 
             clusters.close().await;
             former = ended?;
             if former.is_none() {
+                if config.hold && status.borrow().phase == "committed" {
+                    hold::linger(&mut asked, &stop).await;
+                }
                 return Ok(());
             }
             config = config.reversed();
@@ -102,6 +119,16 @@ pub async fn run(config: Config, way: Way, status: watch::Sender<Status>, stop: 
     closing.cancel();
     let served = crate::tasks::first_error(server, &closing).await;
     outcome.and(served)
+}
+
+fn setup(config: &Config) -> Setup {
+    let host = |uri: &SecretString| {
+        let shown = redacted(uri.expose_secret());
+        let hosts = shown.split_once("://").map_or(shown.as_str(), |(_, rest)| rest);
+        hosts.split([',', '/']).next().unwrap_or_default().to_owned()
+    };
+    let (include, exclude) = config.selection.patterns();
+    Setup { source: host(&config.source), target: host(&config.target), include, exclude }
 }
 
 /// Reads what protects the endpoint.

@@ -8,6 +8,8 @@ use super::{
     lease::Keeper,
     preflight::{fingerprint, inspect},
     reverse::Former,
+    throttle::Steering,
+    trend::Trend,
     verifier,
 };
 use crate::{
@@ -17,9 +19,9 @@ use crate::{
     copy::{Counts, plan},
     cutover::settle,
     error::{Error, Result},
-    model::{Activity, ClusterTime, CutoverStatus, DirectionStatus, Fingerprint, Milestone, Phase, Side, Status},
+    model::{Activity, ClusterTime, CutoverStatus, DirectionStatus, Fingerprint, KeptSettings, Milestone, Phase, Settings, Side, Status},
     mongo::{Cluster, Topology},
-    observe::Metrics,
+    observe::{Metrics, StartOrder},
     source::{Estimate, Source},
     target::{Target, mongo::Sharding},
 };
@@ -36,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 /// back all the same.
 pub(super) async fn open(
     config: &Config,
+    order: StartOrder,
     clusters: &Clusters,
     former: Option<&Former>,
     metrics: Arc<Metrics>,
@@ -72,7 +75,7 @@ pub(super) async fn open(
     if let Some(former) = former {
         still_reached(former, &clusters).await?;
     }
-    let opening = Opening { config, clusters: &clusters, store: &store };
+    let opening = Opening { config, order, clusters: &clusters, store: &store };
     let mut record = match (inspected.record.take(), former) {
         (Some(_), _) => {
             store.take().await?;
@@ -171,6 +174,7 @@ async fn give_source_back(clusters: &Clusters, store: &MongoStore) -> Result<boo
 
 struct Opening<'a> {
     config: &'a Config,
+    order: StartOrder,
     clusters: &'a Clusters,
     store: &'a MongoStore,
 }
@@ -199,6 +203,10 @@ impl Opening<'_> {
             step: None,
             handover: None,
             way_back: None,
+            settings: self.order.verification.map(|verification| {
+                let options = self.config.settings.clone();
+                KeptSettings { set: Settings { verification, ..options.clone() }, options }
+            }),
         };
         self.store.create(&record).await?;
         Ok(record)
@@ -282,8 +290,11 @@ impl Opening<'_> {
             differences: None,
             cutover: CutoverStatus::default(),
             step: None,
+            trend: Trend::default(),
         };
-        let board = Board::new(known, catalog, parity, metrics, record.resume_time, status);
+        let options = self.config.settings.clone();
+        let steering = Steering::new(options.clone(), Settings::resumed(options, record.settings.clone()));
+        let board = Board::new(known, catalog, parity, metrics, record.resume_time, steering, status);
         let done = partitions.iter().filter(|p| p.done).count() as u64;
         board.partitions.send_replace(Counts { waiting: partitions.len() as u64 - done, running: 0, done });
         Ok(board)

@@ -110,6 +110,8 @@ impl Former {
             fenced: false,
             step: None,
             handover: None,
+            // What an operator has set was for the other direction.
+            settings: None,
             way_back: Some(WayBack { of: self.record.id.clone(), turn, target_fenced }),
         };
         store.create(&record).await?;

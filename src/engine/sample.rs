@@ -28,6 +28,9 @@ pub(super) async fn ask<S: Source>(source: S, board: Board, stop: CancellationTo
     while stop.run_until_cancelled(tick.tick()).await.is_some() {
         if let Ok(time) = source.operation_time().await {
             board.known().source_time = Some((time, Instant::now()));
+            if let Some(lag) = board.facts().lag_seconds {
+                board.known().trend.see(Instant::now(), lag);
+            }
         }
         if rounds.is_multiple_of(WINDOW_EVERY)
             && let Ok(window) = source.oplog_window().await

@@ -123,6 +123,11 @@ pub(super) fn prover(config: &Config, clusters: &Clusters, store: &MongoStore, b
 pub(super) async fn run(prover: Arc<MongoProver>, board: Board, stop: CancellationToken) -> Result<()> {
     let settle = settle(&prover.source, &board.progress, &stop);
     while !stop.is_cancelled() {
+        // As an operator has set it meanwhile.
+        if !board.steering.settings.borrow().verification {
+            let _ = stop.run_until_cancelled(tokio::time::sleep(IDLE)).await;
+            continue;
+        }
         prover.settings.pace.take_share(share(&board));
         let applied = board.progress.borrow().applied;
         let pause = match prover.round(&settle, applied, &stop).await {

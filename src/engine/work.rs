@@ -50,6 +50,8 @@ pub(super) struct Work {
     pub board: Board,
     /// Users and roles, where they are replicated.
     pub accounts: Option<Accounts>,
+    /// Fires when what was read and not begun is to be left for the next start.
+    pub at_once: CancellationToken,
 }
 
 impl Work {
@@ -179,6 +181,7 @@ impl Work {
             writers: Arc::new(Semaphore::new(self.config.copy.writers)),
             memory: Memory::new(self.share(COPY_SHARE)),
             counts: self.board.partitions.clone(),
+            pace: self.board.steering.throttle.copy.clone(),
             retry: self.clusters.retry(),
             rereads: rereads.clone(),
         }
@@ -203,6 +206,8 @@ impl Work {
             lanes: self.config.tail.lanes,
             checkpoint_every: self.config.tail.checkpoint_every,
             room,
+            pace: self.board.steering.throttle.tail.clone(),
+            at_once: self.at_once.clone(),
         }
     }
 

@@ -9,9 +9,11 @@ mod partition;
 mod phase;
 pub mod raw;
 mod selection;
+mod settings;
 mod shard_key;
 pub mod shelf;
 mod status;
+mod throttle;
 mod time;
 
 pub use accounts::UsersAndRoles;
@@ -26,9 +28,11 @@ pub(crate) use partition::bound_of;
 pub use partition::{Bound, Partition, PartitionId, split_count};
 pub use phase::{Activity, IllegalStep, Milestone, Phase, Verb, permits};
 pub use selection::{Pattern, Selection, UnknownName};
+pub use settings::{KeptSettings, LOG_LEVELS, Rate, Settings};
 pub use shard_key::{Distribution, ShardKey, Sharded, can_be_aimed_at};
 pub use status::{
     CollectionVerification, CopyStatus, CutoverStatus, DirectionStatus, EventStatus, Gate, InFlightStatus, PersistentDifference, Status,
     UnfinishedIndex, VerificationStatus, index_title,
 };
+pub use throttle::{SlowReason, Slowed, ThrottleStatus};
 pub use time::ClusterTime;

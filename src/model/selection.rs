@@ -123,6 +123,13 @@ impl Selection {
         self.inverse
     }
 
+    /// The patterns of `--include` and of `--exclude`, as they were written.
+    #[must_use]
+    pub fn patterns(&self) -> (Vec<String>, Vec<String>) {
+        let texts = |patterns: &[Pattern]| patterns.iter().map(|p| p.text.clone()).collect();
+        (texts(&self.include), texts(&self.exclude))
+    }
+
     /// Whether the namespace is replicated. A temporary collection of the server's is, as soon as anything
     /// of its database is: it will be renamed to something that may be selected.
     #[must_use]

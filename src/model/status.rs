@@ -1,10 +1,11 @@
 //! One snapshot of a running migration: what `status`, `/status`, the progress line and the gauges all show.
 
-use super::ClusterTime;
+use super::{ClusterTime, Settings, ThrottleStatus};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// A condition of the cutover.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Gate {
     /// Short name, stable: scripts read it.
     pub name: String,
@@ -15,7 +16,7 @@ pub struct Gate {
 }
 
 /// Progress of the initial copy.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct CopyStatus {
     /// Documents durably on the target by the copy.
@@ -38,10 +39,12 @@ pub struct CopyStatus {
     pub collections_done: u64,
     /// Collections to copy.
     pub collections: u64,
+    /// Indexes wanted on the target.
+    pub indexes: u64,
 }
 
 /// Events of the change stream since the process started.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct EventStatus {
     /// Read from the stream.
@@ -55,7 +58,7 @@ pub struct EventStatus {
 }
 
 /// What is between the source's cursor and the target's acknowledgement.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct InFlightStatus {
     /// Bytes counted against the limit.
@@ -65,7 +68,7 @@ pub struct InFlightStatus {
 }
 
 /// An index that is not yet on the target in its final form for a reason other than the cutover.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct UnfinishedIndex {
     /// Namespace on the source.
     pub ns: String,
@@ -95,7 +98,7 @@ impl UnfinishedIndex {
 }
 
 /// Where a cutover stands, or how the last one ended.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct CutoverStatus {
     /// The step at work, or the last one.
@@ -111,7 +114,7 @@ pub struct CutoverStatus {
 }
 
 /// A difference that was looked at again and persists.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct PersistentDifference {
     /// Namespace on the source; of an extra collection, on the target.
@@ -125,7 +128,7 @@ pub struct PersistentDifference {
 }
 
 /// How far one collection is proved equal.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct CollectionVerification {
     /// Namespace on the source.
@@ -148,7 +151,7 @@ pub struct CollectionVerification {
 }
 
 /// What the continuous verification has proved.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct VerificationStatus {
     /// `off`, `failed`, or as for a collection: the worst of all.
@@ -178,7 +181,7 @@ pub struct VerificationStatus {
 }
 
 /// Which way the data goes: a way back has source and target in each other's place.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct DirectionStatus {
     /// `forward`, or `reverse` after an odd number of turns.
@@ -194,7 +197,7 @@ pub struct DirectionStatus {
 }
 
 /// The snapshot. `format` grows only when a field changes its meaning or goes.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct Status {
     /// 1.
@@ -208,7 +211,7 @@ pub struct Status {
     pub direction: Option<DirectionStatus>,
     /// `planned`, `copying`, `catching_up`, `tailing`, `cutting_over`, `committed`.
     pub phase: String,
-    /// `running`, `paused`, `halted`.
+    /// `running`, `paused`, `halted`; `held` before a start that is waited for.
     pub activity: String,
     /// Why it is paused or halted.
     pub reason: Option<String>,
@@ -224,6 +227,8 @@ pub struct Status {
     pub gates: Vec<Gate>,
     /// Seconds between the newest time known of the source and what is on the target.
     pub lag_seconds: Option<f64>,
+    /// Seconds until the lag is gone, if it goes on falling as it did of late; `null` while it does not fall.
+    pub catch_up_seconds: Option<f64>,
     /// Seconds until the oplog of the source would overwrite our resume point: window minus lag.
     pub headroom_seconds: Option<f64>,
     /// Seconds that the source's oplog holds when it is full, at the rate so far.
@@ -250,6 +255,10 @@ pub struct Status {
     pub verification: VerificationStatus,
     /// What the cutover is at.
     pub cutover: Option<CutoverStatus>,
+    /// What holds the work back.
+    pub throttle: ThrottleStatus,
+    /// What may be changed while it runs.
+    pub settings: Settings,
     /// The verbs that make sense now.
     pub permitted: Vec<String>,
 }

@@ -7,7 +7,7 @@ use std::fmt;
 /// Seconds since 1970 and a counter within the second. Orders operations, but is *not unique per
 /// event*: all events of a transaction share one, so it measures lag and fences and never stands in
 /// for a resume token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ClusterTime {
     /// Seconds since 1970-01-01.
     pub t: u32,

@@ -5,6 +5,7 @@ mod classify;
 mod cluster;
 mod cursor;
 mod former;
+mod health;
 pub(crate) mod listing;
 mod reply;
 
@@ -13,5 +14,6 @@ pub use cluster::{Cluster, Topology};
 pub(crate) use cursor::CursorOptions;
 pub use cursor::{RawCursor, Reply};
 pub use former::ProcessName;
+pub use health::Health;
 pub(crate) use reply::DUPLICATE_KEY;
 pub use reply::{WriteError, WriteReply};

@@ -3,8 +3,9 @@
 //! An answer of the engine is always 200, a "no" included: its exit code tells. Other codes mean that the
 //! engine was not asked (4xx) or is not there (503).
 
-use super::control::{Answer, Command, Request};
-use super::server::{Endpoint, refuse};
+use super::control::{Answer, Command, Examination, GiveUp, Handover, Request, StartOrder};
+use super::server::{Endpoint, Refusal, refuse};
+use crate::model::Settings;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
@@ -12,17 +13,37 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 use tokio::sync::oneshot;
+use utoipa::ToSchema;
 
-#[derive(Deserialize)]
+/// How to pause.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
-struct PauseBody {
+pub(super) struct PauseBody {
+    /// Who asks, for `status`.
     by: String,
+    /// Finish only what the clusters are at.
+    immediate: bool,
 }
 
 impl Default for PauseBody {
     fn default() -> Self {
-        Self { by: "http".into() }
+        Self { by: "http".into(), immediate: false }
+    }
+}
+
+/// Why the copy is held back.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct ThrottleBody {
+    /// For `status`.
+    reason: String,
+}
+
+impl Default for ThrottleBody {
+    fn default() -> Self {
+        Self { reason: "by an operator".into() }
     }
 }
 
@@ -30,24 +51,68 @@ impl Default for PauseBody {
 #[serde(deny_unknown_fields, default)]
 struct NoBody {}
 
-pub(super) async fn pause(State(endpoint): State<Endpoint>, headers: HeaderMap, body: Bytes) -> Response {
-    ask(&endpoint, body_of(&headers, &body).map(|PauseBody { by }| Command::Pause { by })).await
+/// Begins what `run --hold` holds back.
+#[utoipa::path(post, path = "/start", tag = "verbs", request_body = Option<StartOrder>, responses((status = 200, body = Answer), (status = "4XX", body = Refusal), (status = 503, body = Refusal)))]
+pub(super) async fn start(State(endpoint): State<Endpoint>, headers: HeaderMap, body: Bytes) -> Response {
+    ask(&endpoint, body_of(&headers, &body).map(Command::Start)).await
 }
 
+/// Stops copying and following at a safe place, and keeps it.
+#[utoipa::path(post, path = "/pause", tag = "verbs", request_body = Option<PauseBody>, responses((status = 200, body = Answer), (status = "4XX", body = Refusal), (status = 503, body = Refusal)))]
+pub(super) async fn pause(State(endpoint): State<Endpoint>, headers: HeaderMap, body: Bytes) -> Response {
+    ask(&endpoint, body_of(&headers, &body).map(|PauseBody { by, immediate }| Command::Pause { by, immediate })).await
+}
+
+/// Goes on after a pause or a halt.
+#[utoipa::path(post, path = "/resume", tag = "verbs", responses((status = 200, body = Answer), (status = "4XX", body = Refusal), (status = 503, body = Refusal)))]
 pub(super) async fn resume(State(endpoint): State<Endpoint>, headers: HeaderMap, body: Bytes) -> Response {
     ask(&endpoint, body_of(&headers, &body).map(|NoBody {}| Command::Resume)).await
 }
 
+/// Compares both sides; answers when it is done.
+#[utoipa::path(post, path = "/verify", tag = "verbs", request_body = Option<Examination>, responses((status = 200, body = Answer), (status = "4XX", body = Refusal), (status = 503, body = Refusal)))]
 pub(super) async fn verify(State(endpoint): State<Endpoint>, headers: HeaderMap, body: Bytes) -> Response {
     ask(&endpoint, body_of(&headers, &body).map(Command::Verify)).await
 }
 
+/// Hands over to the target; answers when it is committed or undone.
+#[utoipa::path(post, path = "/cutover", tag = "verbs", request_body = Option<Handover>, responses((status = 200, body = Answer), (status = "4XX", body = Refusal), (status = 503, body = Refusal)))]
 pub(super) async fn cutover(State(endpoint): State<Endpoint>, headers: HeaderMap, body: Bytes) -> Response {
     ask(&endpoint, body_of(&headers, &body).map(Command::Cutover)).await
 }
 
+/// Gives the migration up.
+#[utoipa::path(post, path = "/abort", tag = "verbs", request_body = Option<GiveUp>, responses((status = 200, body = Answer), (status = "4XX", body = Refusal), (status = 503, body = Refusal)))]
 pub(super) async fn abort(State(endpoint): State<Endpoint>, headers: HeaderMap, body: Bytes) -> Response {
     ask(&endpoint, body_of(&headers, &body).map(Command::Abort)).await
+}
+
+/// Holds the copy back; the tail goes on.
+#[utoipa::path(post, path = "/throttle", tag = "verbs", request_body = Option<ThrottleBody>, responses((status = 200, body = Answer), (status = "4XX", body = Refusal), (status = 503, body = Refusal)))]
+pub(super) async fn throttle(State(endpoint): State<Endpoint>, headers: HeaderMap, body: Bytes) -> Response {
+    ask(&endpoint, body_of(&headers, &body).map(|ThrottleBody { reason }| Command::Throttle { reason })).await
+}
+
+/// Lets the copy go on.
+#[utoipa::path(post, path = "/unthrottle", tag = "verbs", responses((status = 200, body = Answer), (status = "4XX", body = Refusal), (status = 503, body = Refusal)))]
+pub(super) async fn unthrottle(State(endpoint): State<Endpoint>, headers: HeaderMap, body: Bytes) -> Response {
+    ask(&endpoint, body_of(&headers, &body).map(|NoBody {}| Command::Unthrottle)).await
+}
+
+/// The settings as they are now.
+#[utoipa::path(get, path = "/settings", tag = "settings", responses((status = 200, body = Settings)))]
+pub(super) async fn settings(State(endpoint): State<Endpoint>) -> Json<Settings> {
+    Json(endpoint.status.borrow().settings.clone())
+}
+
+/// Changes settings, all or none: an object of names and values, as in `{"copy-rate": "50MB/s", "verification": false}`.
+#[utoipa::path(patch, path = "/settings", tag = "settings", request_body = Object, responses((status = 200, body = Answer), (status = "4XX", body = Refusal), (status = 503, body = Refusal)))]
+pub(super) async fn change_settings(State(endpoint): State<Endpoint>, headers: HeaderMap, body: Bytes) -> Response {
+    let texts = |given: Map<String, Value>| {
+        let text = |(name, value): (String, Value)| (name, value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+        Command::Set { settings: given.into_iter().map(text).collect() }
+    };
+    ask(&endpoint, body_of(&headers, &body).map(texts)).await
 }
 
 /// Why the engine was not asked.
@@ -79,12 +144,17 @@ async fn ask(endpoint: &Endpoint, command: Result<Command, NotAsked>) -> Respons
         Ok(command) => command,
         Err((code, why)) => return refuse(code, why),
     };
-    let (answer, answered) = oneshot::channel::<Answer>();
-    if endpoint.requests.send(Request { command, answer }).await.is_err() {
+    let Some(answered) = send(endpoint, command).await else {
         return refuse(StatusCode::SERVICE_UNAVAILABLE, "the engine has ended");
-    }
+    };
     match answered.await {
         Ok(answer) => Json(answer).into_response(),
         Err(_) => refuse(StatusCode::SERVICE_UNAVAILABLE, "the engine ended before it answered"),
     }
+}
+
+/// Hands a command to the engine; `None` where there is none any more.
+pub(super) async fn send(endpoint: &Endpoint, command: Command) -> Option<oneshot::Receiver<Answer>> {
+    let (answer, answered) = oneshot::channel::<Answer>();
+    endpoint.requests.send(Request { command, answer }).await.ok().map(|()| answered)
 }

@@ -1,16 +1,22 @@
 //! What comes in over the control endpoint, and what goes back.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use tokio::sync::oneshot;
+use utoipa::ToSchema;
 
 /// A verb with its arguments. The engine alone decides whether and how it is carried out.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "verb", rename_all = "snake_case")]
 pub enum Command {
+    /// Begin what `run --hold` holds back.
+    Start(StartOrder),
     /// Stop at a safe place, keep it.
     Pause {
         /// Who asks, for `status`.
         by: String,
+        /// Finish only what the clusters are at, instead of everything that was read.
+        immediate: bool,
     },
     /// Go on.
     Resume,
@@ -20,10 +26,22 @@ pub enum Command {
     Cutover(Handover),
     /// Give up the migration: lift the fence, drop the metadata, end the process.
     Abort(GiveUp),
+    /// Change settings, all or none.
+    Set {
+        /// By name.
+        settings: BTreeMap<String, String>,
+    },
+    /// Hold the copy back; the tail goes on.
+    Throttle {
+        /// Why, for `status`.
+        reason: String,
+    },
+    /// Let the copy go on.
+    Unthrottle,
 }
 
 /// How to give up.
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct GiveUp {
     /// Whether what was copied is dropped from the target.
@@ -31,7 +49,7 @@ pub struct GiveUp {
 }
 
 /// How to compare.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Examination {
     /// Mend the differences that persist.
@@ -42,8 +60,20 @@ pub struct Examination {
     pub ignore_field_order: bool,
 }
 
+/// How to start what is held.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct StartOrder {
+    /// Instead of what `--indexes-before-data` says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub indexes_before_data: Option<bool>,
+    /// Whether to compare both sides all the while.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verification: Option<bool>,
+}
+
 /// How to hand over.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Handover {
     /// The operator's word that nobody writes to the source any more: it is not fenced by us.
@@ -84,7 +114,7 @@ pub struct Request {
 }
 
 /// What became of a command.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Answer {
     /// The exit code for the verb that asked: 0 done, 1 an honest "no", otherwise as documented.
     pub exit_code: u8,

@@ -4,7 +4,20 @@
 //! a full stop, and no document's content is ever in either.
 
 use std::io::IsTerminal;
-use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+use std::sync::OnceLock;
+use tracing_subscriber::{EnvFilter, Registry, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt};
+
+/// The way to another filter while the process runs, and the filter it was started with.
+static LEVEL: OnceLock<(reload::Handle<EnvFilter, Registry>, String)> = OnceLock::new();
+
+/// Logs at this level of ours from now on; `default` is what the process was started with. The driver stays at
+/// warnings. Nothing happens before [`start_logging`].
+pub fn set_log_level(level: &str) {
+    let Some((handle, usual)) = LEVEL.get() else { return };
+    let wanted = if level == "default" { usual.clone() } else { format!("mongodb=warn,warn,mongoferry={level}") };
+    // Fails only where there is no subscriber any more.
+    drop(handle.reload(EnvFilter::new(wanted)));
+}
 
 /// The variable that chooses what is logged, as in `mongoferry=debug` or `mongoferry::tail=trace,warn`.
 pub const LOG_VARIABLE: &str = "MONGOFERRY_LOG";
@@ -35,6 +48,8 @@ pub enum Verbosity {
 pub fn start_logging(format: LogFormat, verbosity: Verbosity) {
     let asked = std::env::var(LOG_VARIABLE).ok().filter(|text| !text.trim().is_empty());
     let (filter, complaint) = filter(asked.as_deref(), verbosity);
+    let usual = filter.to_string();
+    let (filter, handle) = reload::Layer::new(filter);
     let started = match format {
         LogFormat::Text => {
             let layer = fmt::layer().with_writer(std::io::stderr).with_ansi(colours()).with_target(false);
@@ -45,6 +60,9 @@ pub fn start_logging(format: LogFormat, verbosity: Verbosity) {
             tracing_subscriber::registry().with(filter).with(layer).try_init()
         }
     };
+    if started.is_ok() {
+        drop(LEVEL.set((handle, usual)));
+    }
     if let (Ok(()), Some(error)) = (started, complaint) {
         tracing::warn!(variable = LOG_VARIABLE, error, "the filter for the log is not understood and is ignored");
     }

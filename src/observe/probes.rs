@@ -8,15 +8,20 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 
+/// Prometheus text.
+#[utoipa::path(get, path = "/metrics", tag = "probes", responses((status = 200, body = String, content_type = "text/plain")))]
 pub(super) async fn metrics(State(endpoint): State<Endpoint>) -> Response {
     ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], endpoint.metrics.render()).into_response()
 }
 
 /// That this was answered is the answer.
+#[utoipa::path(get, path = "/live", tag = "probes", security(()), responses((status = 200, body = String)))]
 pub(super) async fn live() -> &'static str {
     "live\n"
 }
 
+/// Whether the migration is at work, else why not: in full for those who know the token.
+#[utoipa::path(get, path = "/ready", tag = "probes", security(()), responses((status = 200, body = String), (status = 503, body = String)))]
 pub(super) async fn ready(State(endpoint): State<Endpoint>, trusted: Option<Extension<Trusted>>) -> (StatusCode, String) {
     match not_ready(&endpoint.status.borrow()) {
         None => (StatusCode::OK, "ready\n".into()),
@@ -26,6 +31,8 @@ pub(super) async fn ready(State(endpoint): State<Endpoint>, trusted: Option<Exte
     }
 }
 
+/// Everything that is known of the migration.
+#[utoipa::path(get, path = "/status", tag = "status", responses((status = 200, body = Status)))]
 pub(super) async fn status(State(endpoint): State<Endpoint>) -> Json<Status> {
     Json(endpoint.status.borrow().clone())
 }

@@ -107,8 +107,12 @@ async fn ready_follows_the_status_and_live_does_not() {
 async fn verbs_reach_the_engine_with_their_defaults() {
     let server = start(true).await;
     for (path, body, told) in [
-        ("/pause", "", serde_json::json!({ "verb": "pause", "by": "http" })),
-        ("/pause", r#"{"by":"ann"}"#, serde_json::json!({ "verb": "pause", "by": "ann" })),
+        ("/pause", "", serde_json::json!({ "verb": "pause", "by": "http", "immediate": false })),
+        ("/pause", r#"{"by":"ann"}"#, serde_json::json!({ "verb": "pause", "by": "ann", "immediate": false })),
+        ("/v1/pause", r#"{"immediate":true}"#, serde_json::json!({ "verb": "pause", "by": "http", "immediate": true })),
+        ("/v1/throttle", r#"{"reason":"backup"}"#, serde_json::json!({ "verb": "throttle", "reason": "backup" })),
+        ("/v1/unthrottle", "", serde_json::json!({ "verb": "unthrottle" })),
+        ("/v1/start", "", serde_json::json!({ "verb": "start" })),
         ("/resume", "{}", serde_json::json!({ "verb": "resume" })),
         ("/verify", "", serde_json::json!({ "verb": "verify" })),
         (
@@ -175,7 +179,7 @@ async fn an_engine_that_is_gone_is_told() {
 async fn the_index_lists_every_route() {
     let server = start(true).await;
     let (_, _, index) = server.ask("GET", "/", "", "").await;
-    for line in index.lines().filter(|line| line.starts_with("GET") || line.starts_with("POST")) {
+    for line in index.lines().filter(|line| ["GET", "POST", "PATCH"].iter().any(|method| line.starts_with(method))) {
         let mut words = line.split_whitespace();
         let (method, path) = (words.next().unwrap(), words.next().unwrap());
         assert!(!matches!(server.ask(method, path, "", "").await.0, 404 | 405), "{line}");
@@ -228,5 +232,76 @@ async fn with_a_token_only_probes_are_answered_without_it() {
     assert_eq!(server.ask("GET", "/status", known, "").await.0, 200);
     assert_eq!(server.ask("POST", "/pause", known, "").await.0, 200);
     assert!(server.ask("GET", "/ready", known, "").await.2.contains("shop.orders"));
+    server.end().await;
+}
+
+#[tokio::test]
+async fn settings_are_changed_by_name() {
+    let server = start(true).await;
+    let kind = "Content-Type: application/json\r\n";
+    let (code, _, body) = server.ask("PATCH", "/v1/settings", kind, r#"{"copy-rate":"5MB/s","verification":false}"#).await;
+    let answer: serde_json::Value = serde_json::from_str(&body).unwrap();
+    let told = serde_json::json!({"verb": "set", "settings": {"copy-rate": "5MB/s", "verification": "false"}});
+    assert_eq!((code, &answer["details"]), (200, &told));
+    server.status.send_modify(|s| s.settings.verification = false);
+    let (code, _, body) = server.ask("GET", "/v1/settings", "", "").await;
+    let settings: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((code, &settings["verification"], &settings["copy-rate"]), (200, &false.into(), &"unlimited".into()));
+    server.end().await;
+}
+
+#[tokio::test]
+async fn mongosyncs_bodies_are_taken_as_curl_sends_them() {
+    let server = start(true).await;
+    let kind = "Content-Type: application/x-www-form-urlencoded\r\n";
+    for (path, body, error) in [
+        ("/api/v1/start", r#"{"source":"cluster0","destination":"cluster1"}"#, "InvalidState"),
+        ("/api/v1/start", "{}", "InvalidOption"),
+        ("/api/v1/start", "nonsense", "InvalidRequest"),
+        ("/api/v1/pause", "{}", "InvalidState"),
+        ("/api/v1/resume", "", "InvalidState"),
+        ("/api/v1/commit", "{}", "InvalidState"),
+        ("/api/v1/commit", r#"{"force":true}"#, "InvalidRequest"),
+        ("/api/v1/reverse", "{}", "InvalidState"),
+    ] {
+        let (code, _, said) = server.ask("POST", path, kind, body).await;
+        let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+        assert_eq!((code, &said["success"], &said["error"]), (400, &false.into(), &error.into()), "{path} {body}");
+        assert!(said["errorDescription"].is_string());
+    }
+    let (code, _, said) = server.ask("GET", "/api/v1/progress", "", "").await;
+    let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((code, &said["success"], &said["progress"]["state"]), (200, &true.into(), &"INITIALIZING".into()));
+    server.status.send_modify(|s| {
+        (s.phase, s.activity, s.reason) = ("tailing".into(), "halted".into(), Some("no more".into()));
+    });
+    let (_, _, said) = server.ask("GET", "/api/v1/progress", "", "").await;
+    let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(
+        (&said["success"], &said["errorDescription"], &said["progress"]["state"]),
+        (&false.into(), &"no more".into(), &"PAUSED".into())
+    );
+    server.end().await;
+}
+
+/// A commit is answered as soon as it is under way, not when it has ended.
+#[tokio::test]
+async fn a_commit_is_answered_once_it_has_begun() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (status, seen) = watch::channel(Status { phase: "tailing".into(), activity: "running".into(), ..Status::default() });
+    let (requests, mut asked) = mpsc::channel::<Request>(4);
+    let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
+    tasks.spawn(serve(listener, Access::default(), Endpoint::new(Arc::new(Metrics::new()), seen, requests), stop.clone()));
+    let server = Running { address, status: status.clone(), stop, tasks };
+    let begin = async {
+        let request = asked.recv().await.unwrap();
+        assert!(matches!(&request.command, Command::Cutover(order) if !order.writes_stopped && !order.dry_run));
+        status.send_modify(|s| s.phase = "cutting_over".into());
+        request
+    };
+    let ((code, _, said), never_answered) = tokio::join!(server.ask("POST", "/api/v1/commit", "", "{}"), begin);
+    assert_eq!((code, said.as_str()), (200, r#"{"success":true}"#));
+    drop(never_answered);
     server.end().await;
 }

@@ -16,6 +16,7 @@ use crate::{
 use bson::RawDocumentBuf;
 use std::{collections::HashMap, sync::Arc};
 use tokio::{sync::mpsc, time::Instant};
+use tokio_util::sync::CancellationToken;
 
 /// Changes of one batch at most.
 const MAX_BATCH: usize = 1_000;
@@ -32,7 +33,7 @@ struct Lane<S, T> {
     rereads: usize,
 }
 
-/// Runs until the router has gone and everything is applied. Returns at the first error: what was not
+/// Runs until the router has gone and everything is applied, or until `at_once` fires. Returns at the first error: what was not
 /// acknowledged will be seen again.
 pub(super) async fn run<S: Source, T: Target>(
     mut work: mpsc::Receiver<Work>,
@@ -41,10 +42,14 @@ pub(super) async fn run<S: Source, T: Target>(
     race: Race,
     metrics: Arc<Metrics>,
     ledger: mpsc::Sender<Passed>,
+    at_once: CancellationToken,
 ) -> Result<()> {
     let mut lane = Lane { source, target, race, metrics, rereads: 1 };
     let mut batch = Vec::with_capacity(MAX_BATCH);
     while work.recv_many(&mut batch, MAX_BATCH).await > 0 {
+        if at_once.is_cancelled() {
+            return Ok(());
+        }
         let started = Instant::now();
         if let Err(error) = lane.apply(&batch).await {
             // To apply a batch again leaves the same as to apply it once.

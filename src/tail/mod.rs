@@ -29,6 +29,7 @@ use crate::{
     source::{Source, StartAt},
     target::Target,
     tasks::first_error,
+    throttle::Pace,
 };
 use std::{sync::Arc, time::Duration};
 use tokio::{
@@ -75,6 +76,10 @@ pub struct Tail<S, T, C> {
     pub checkpoint_every: Duration,
     /// Room in flight, as of the latest start.
     pub room: Room,
+    /// When the next batch may be read.
+    pub pace: Pace,
+    /// Fires when what was read and not begun is to be left for the next start.
+    pub at_once: CancellationToken,
 }
 
 /// How far the tail has come.
@@ -170,7 +175,15 @@ impl<S: Source, T: Target, C: Store> Tail<S, T, C> {
         for _ in 0..self.lanes {
             let (lane, work) = mpsc::channel(LANE_QUEUE);
             lanes.push(lane);
-            tasks.spawn(lane::run(work, self.source.clone(), self.target.clone(), self.race.clone(), self.metrics.clone(), ledger.clone()));
+            tasks.spawn(lane::run(
+                work,
+                self.source.clone(),
+                self.target.clone(),
+                self.race.clone(),
+                self.metrics.clone(),
+                ledger.clone(),
+                self.at_once.clone(),
+            ));
         }
         tasks.spawn(ledger::keep(
             applied,
@@ -183,7 +196,7 @@ impl<S: Source, T: Target, C: Store> Tail<S, T, C> {
             progress,
         ));
         let (batches, read) = mpsc::channel(1);
-        tasks.spawn(reader::read(self.source.clone(), from, batches, stop.clone()));
+        tasks.spawn(reader::read(self.source.clone(), from, batches, self.pace.clone(), stop.clone()));
         tasks.spawn(
             router::Router { tail: self, lanes, ledger, stop: stop.clone(), newest: ClusterTime::default(), sharded: false }
                 .route(read, rereads),

@@ -5,7 +5,7 @@
 //! with the process.
 
 use super::labels::{ACTIVITIES, AppliedOp, EventOp, GATES, INDEX_STATES, MismatchKind, PARTITION_STATES, RetryCause, SIDES};
-use crate::model::Phase;
+use crate::model::{Phase, SlowReason};
 use std::fmt::Write;
 
 /// How a metric behaves.
@@ -121,6 +121,11 @@ catalogue! {
     VERIFIED_BYTES = counter("mongoferry_verified_bytes_total", &[], "Bytes of documents of the source compared with the target.");
     MISMATCHES = gauge("mongoferry_mismatches", &[("kind", &MismatchKind::LABELS)], "Differences that the last finished verification could not explain by changes on their way.");
     PARITY_AGE = gauge("mongoferry_parity_age_seconds", &[], "Seconds since a verification last found both sides equal; NaN before the first.");
+
+    // What holds the work back.
+    THROTTLED = gauge("mongoferry_throttled", &[("reason", &SlowReason::LABELS)], "1 for each reason that holds the work back, 0 for the others.");
+    COPY_SHARE = gauge("mongoferry_throttle_copy_ratio", &[], "Share of its own speed that the adaptive throttle allows the copy, from 0 to 1.");
+    TAIL_SHARE = gauge("mongoferry_throttle_tail_ratio", &[], "Share of its own speed that the adaptive throttle allows the tail, from 0 to 1.");
 
     BUILD_INFO = gauge("mongoferry_build_info", &[("version", &[])], "Always 1; the label tells the version.");
 }

@@ -4,7 +4,7 @@ use super::age::Age;
 use super::catalogue as c;
 use super::labels::{ACTIVITIES, GATES, INDEX_STATES};
 use super::register::{gauge, gauges, unknown_gauge};
-use crate::model::{Phase, Status};
+use crate::model::{Phase, SlowReason, Status};
 use prometheus::{Gauge, Registry};
 
 pub(super) struct Mirror {
@@ -25,6 +25,9 @@ pub(super) struct Mirror {
     copy_estimated_documents: Gauge,
     copy_estimated_bytes: Gauge,
     unfinished_indexes: [Gauge; INDEX_STATES.len()],
+    throttled: [Gauge; SlowReason::LABELS.len()],
+    copy_share: Gauge,
+    tail_share: Gauge,
 }
 
 impl Mirror {
@@ -47,6 +50,9 @@ impl Mirror {
             copy_estimated_documents: gauge(r, &c::COPY_ESTIMATED_DOCUMENTS),
             copy_estimated_bytes: gauge(r, &c::COPY_ESTIMATED_BYTES),
             unfinished_indexes: gauges(r, &c::UNFINISHED_INDEXES, INDEX_STATES),
+            throttled: gauges(r, &c::THROTTLED, SlowReason::LABELS),
+            copy_share: gauge(r, &c::COPY_SHARE),
+            tail_share: gauge(r, &c::TAIL_SHARE),
         }
     }
 
@@ -72,6 +78,11 @@ impl Mirror {
         for (gauge, state) in self.unfinished_indexes.iter().zip(INDEX_STATES) {
             gauge.set(s.unfinished_indexes.iter().filter(|index| index.state == state).count() as f64);
         }
+        for (gauge, reason) in self.throttled.iter().zip(SlowReason::LABELS) {
+            gauge.set(one(s.throttle.reasons.iter().any(|slowed| slowed.reason == reason)));
+        }
+        self.copy_share.set(s.throttle.copy_share.unwrap_or(1.0));
+        self.tail_share.set(s.throttle.tail_share.unwrap_or(1.0));
     }
 }
 

@@ -256,6 +256,12 @@ impl Metrics {
         self.retries.iter().map(|causes| sum(causes)).sum()
     }
 
+    /// Documents of the source compared.
+    #[must_use]
+    pub fn verified_documents(&self) -> u64 {
+        self.verified_documents.get()
+    }
+
     /// Seconds since a verification last found both sides equal.
     #[must_use]
     pub fn parity_age_seconds(&self) -> Option<f64> {

@@ -147,6 +147,8 @@ impl Sim {
             lanes: self.r.random_range(1..=6),
             checkpoint_every: Duration::from_micros(1),
             room: Room::new(1 << 20),
+            pace: crate::throttle::Pace::default(),
+            at_once: CancellationToken::new(),
         };
         let (rereads, reread) = mpsc::channel(2);
         let copy = Copy {
