@@ -75,11 +75,17 @@ pub(super) async fn look(
     let status = target.run("admin", "asking for the balancer's state", &doc! {"balancerStatus": 1}).await;
     match status {
         Ok(reply) if reply.get_str("mode").is_ok_and(|mode| mode == "off") => found.push((
-            Level::Warning,
-            "the balancer of the target is off: chunks stay where mongoferry puts them".into(),
+            Level::Ok,
+            "the balancer of the target is off".into(),
             Some("switch it on behind the cutover, unless it is off for a reason: `sh.startBalancer()` in mongosh".into()),
         )),
-        Ok(_) => found.push((Level::Ok, "the balancer of the target is on".into(), None)),
+        // With `_id` as the shard key nothing waits.
+        Ok(_) if config.shard.values().all(ShardKey::is_id) => found.push((Level::Ok, "the balancer of the target is on".into(), None)),
+        Ok(_) => found.push((
+            Level::Warning,
+            "the balancer of the target is on: a document whose shard key changes may have to wait until a shard has deleted what a moved chunk left behind (15 minutes by default)".into(),
+            Some("stop it until the cutover: `sh.stopBalancer()` in mongosh".into()),
+        )),
         Err(Error::Forbidden { .. }) => {}
         Err(error) => return Err(error),
     }

@@ -23,6 +23,12 @@ const MAX_STATEMENTS: usize = 10_000;
 /// CollectionUUIDMismatch, as every statement's error (RAN on 6.0.5): the collection is not the one we made.
 const UUID_MISMATCH: i32 = 361;
 
+/// ShardKeyNotFound: the shard key's fields hold what the server lets no shard key hold (RAN on 6.0.5).
+pub(super) const SHARD_KEY_UNFIT: i32 = 61;
+
+/// What that is.
+pub(super) const UNFIT: &str = "its shard key holds an array, a document with an operator's name, or MaxKey; change it on the source, or begin anew with another `--shard`";
+
 /// Inserts a batch of the copy. `ordered: false` only means to go on behind a duplicate: a `mongod` works the
 /// documents of one command off in their order.
 pub(crate) async fn insert(cluster: &Cluster, to: &TargetCollection, documents: &RawDocument, by: Option<&ShardKey>) -> Result<Inserted> {
@@ -85,6 +91,9 @@ async fn duplicates(cluster: &Cluster, to: &TargetCollection, documents: &RawDoc
     for e in errors.iter().filter(|e| e.code != DUPLICATE_KEY || !e.of_id) {
         let refused = refused_by_code(cluster.side(), &inserting(to), e.code, "a document was refused");
         let of_shape = e.code != UUID_MISMATCH && matches!(refused, Error::Refused { .. });
+        if e.code == SHARD_KEY_UNFIT {
+            return Err(refused_by_code(cluster.side(), &inserting(to), e.code, UNFIT));
+        }
         let doc = each(documents).nth(e.index);
         if !of_shape || !is_there(cluster, to, doc.and_then(DocumentKey::of)).await? {
             return Err(refused);
@@ -121,11 +130,25 @@ fn aim(b: &mut Builder, key: &DocumentKey, at: Option<&RawDocument>) {
     }
 }
 
+/// What a batch of aimed statements did.
+#[derive(Debug, Default)]
+pub(crate) struct Done {
+    pub(crate) diff_missed: bool,
+    /// Statements refused for reasons of shape, by their number, and the server's code.
+    pub(crate) refused: Vec<(usize, i32)>,
+}
+
+impl From<Done> for Applied {
+    fn from(done: Done) -> Self {
+        Self { diff_missed: done.diff_missed, refused: done.refused.into_iter().map(|(n, _)| n).collect(), why: None }
+    }
+}
+
 /// Applies a batch: deletes, then inserts, then updates. That keeps the order of each key, since a deleted key
 /// has nothing else, and one with an insert or put only diffs behind it. Deletes come first for the sake of capped
 /// collections: an insert that finds no room drops the oldest document, which may be one that stays.
-pub(crate) async fn apply(cluster: &Cluster, to: &TargetCollection, statements: &[Aimed<'_>]) -> Result<Applied> {
-    let mut applied = Applied::default();
+pub(crate) async fn apply(cluster: &Cluster, to: &TargetCollection, statements: &[Aimed<'_>]) -> Result<Done> {
+    let mut applied = Done::default();
     let numbered = || statements.iter().map(|s| s.what).enumerate();
     let deletes: Vec<_> = numbered().filter_map(|(n, s)| matches!(s, Statement::Delete(_)).then_some(n)).collect();
     delete(cluster, to, statements, &deletes).await?;
@@ -147,21 +170,24 @@ async fn insert_new(
     to: &TargetCollection,
     statements: &[Aimed<'_>],
     which: &[usize],
-    applied: &mut Applied,
+    applied: &mut Done,
 ) -> Result<Vec<usize>> {
     let mut there = Vec::new();
     for chunk in chunks(statements, which) {
         let documents = array(chunk.iter().filter_map(|&n| statements[n].what.document()));
         let reply = cluster.write(to.ns.db(), &applying(to), &insert_command(to, &documents)).await?;
         for e in fatal(cluster, to, &reply.errors)? {
-            let list = if e.code == DUPLICATE_KEY && e.of_id { &mut there } else { &mut applied.refused };
-            list.push(chunk[e.index]);
+            if e.code == DUPLICATE_KEY && e.of_id {
+                there.push(chunk[e.index]);
+            } else {
+                applied.refused.push((chunk[e.index], e.code));
+            }
         }
     }
     Ok(there)
 }
 
-async fn update(cluster: &Cluster, to: &TargetCollection, statements: &[Aimed<'_>], which: &[usize], applied: &mut Applied) -> Result<()> {
+async fn update(cluster: &Cluster, to: &TargetCollection, statements: &[Aimed<'_>], which: &[usize], applied: &mut Done) -> Result<()> {
     for chunk in chunks(statements, which) {
         let bytes = chunk.iter().map(|&n| statements[n].bytes()).sum();
         let mut b = head("update", to, bytes);
@@ -192,7 +218,7 @@ async fn update(cluster: &Cluster, to: &TargetCollection, statements: &[Aimed<'_
         let reply = cluster.write(to.ns.db(), &applying(to), &tail(b)).await?;
         let refused = fatal(cluster, to, &reply.errors)?;
         applied.diff_missed |= reply.n + (refused.len() as u64) < chunk.len() as u64;
-        applied.refused.extend(refused.iter().map(|e| chunk[e.index]));
+        applied.refused.extend(refused.iter().map(|e| (chunk[e.index], e.code)));
     }
     Ok(())
 }

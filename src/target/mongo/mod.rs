@@ -114,7 +114,7 @@ impl Target for MongoTarget {
             Some(by) if !by.is_id() => sharded::apply(&self.cluster, to, &by, statements).await,
             Some(_) | None => {
                 let aimed: Vec<_> = statements.iter().map(|what| bulk::Aimed { what: *what, at: None }).collect();
-                bulk::apply(&self.cluster, to, &aimed).await
+                bulk::apply(&self.cluster, to, &aimed).await.map(Applied::from)
             }
         }
     }
