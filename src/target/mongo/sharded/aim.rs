@@ -3,7 +3,8 @@
 //! A write that does not name the shard key goes to every shard, and without their versions: while a chunk is handed over it may
 //! meet a document twice or never. And nothing but us keeps an `_id` from being on two shards. So where a batch's documents are
 //! now is looked up first; every statement then names the shard key of its document. A document whose key changed is deleted
-//! where it is, then inserted where it belongs.
+//! where it is, then inserted where it belongs. A crash between the two is mended by the event that told the change, which is
+//! replayed: so what may change a shard key always has the document read again.
 //!
 //! Between the look and the write only the copy can come, with the document as it was read before; then the key counts as
 //! raced and is read again. So it is enough that a put leaves one document, and that one that met the copy's is tried again.
@@ -114,6 +115,8 @@ impl<'a> Battery<'a> {
             }
             Statement::Insert(key, doc) | Statement::Put(key, doc) => self.put(from, canonical, key, doc),
             Statement::Diff(_, diff) => match self.places.get(&canonical).map(Vec::as_slice) {
+                // We may have deleted it ourselves, on the way to another shard, before a crash.
+                None | Some([]) if self.by.may_be_changed_by(diff) => self.applied.refused.push(from),
                 None | Some([]) => self.applied.diff_missed = true,
                 Some([place]) if !self.by.may_be_changed_by(diff) && can_be_aimed_at(&place.at) => {
                     let at = Some(place.at.clone());
@@ -264,6 +267,8 @@ mod tests {
         assert_eq!((shots, applied.refused.len(), applied.diff_missed), (vec![("diff", "Some(1)".into())], 0, false));
         let (shots, applied) = sent(&[], &[Statement::Diff(&key, &plain)]);
         assert_eq!((shots.len(), applied.diff_missed), (0, true));
+        let (shots, applied) = sent(&[], &[Statement::Diff(&key, &of_key)]);
+        assert_eq!((shots.len(), applied.refused), (0, vec![0]), "it may be on its way from one shard to another");
         let (shots, applied) = sent(std::slice::from_ref(&doc), &[Statement::Diff(&key, &of_key)]);
         assert_eq!((shots.len(), applied.refused), (0, vec![0]));
         let (shots, applied) = sent(&[doc.clone(), other.clone()], &[Statement::Diff(&key, &plain)]);
