@@ -5,7 +5,9 @@ use crate::{
     config::Config,
     error::{Error, Result},
     indexes::park,
-    model::{CollectionInfo, CollectionKind, Distribution, IndexSpec, Namespace, ShardKey, Sharded, can_be_aimed_at, collated, raw},
+    model::{
+        CollectionInfo, CollectionKind, Distribution, IndexSpec, Namespace, ShardKey, Sharded, can_be_aimed_at, collated, index_title, raw,
+    },
     mongo::{Cluster, Topology},
     source::{CollectionRef, Found, Source, mongo::MongoSource},
 };
@@ -93,12 +95,12 @@ pub(super) async fn look(
         if zoned(target, ns).await? {
             found.push((Level::Ok, format!("the target has zones for `{ns}`, and places its chunks by them"), None));
         }
-        for index in plain_only(&clusters.source, config, ns, key, selected).await? {
+        for (index, title) in plain_only(&clusters.source, config, ns, key, selected).await? {
             found.push((
                 Level::Warning,
                 format!("the index `{index}` of `{ns}` cannot be unique on the target: the shard key {key} is no prefix of it"),
                 Some(format!(
-                    "choose a shard key that its keys begin with, or hand over without it: `cutover --waive-index` with `{ns}:{index}`"
+                    "choose a shard key that its keys begin with, or hand over without it: `cutover --waive-index` with `{title}`"
                 )),
             ));
         }
@@ -112,17 +114,17 @@ async fn zoned(target: &Cluster, ns: &Namespace) -> Result<bool> {
     Ok(reply.get_document("cursor").and_then(|c| c.get_array("firstBatch")).is_ok_and(|batch| !batch.is_empty()))
 }
 
-/// Unique indexes of the source that cannot be unique over shards.
+/// Unique indexes of the source that cannot be unique over shards, with the titles by which they are waived.
 async fn plain_only(
     source: &MongoSource,
     config: &Config,
     ns: &Namespace,
     key: &ShardKey,
     selected: &[CollectionInfo],
-) -> Result<Vec<String>> {
-    let Some((_, indexes)) = of(source, config, ns, selected).await? else { return Ok(Vec::new()) };
+) -> Result<Vec<(String, String)>> {
+    let Some((of, indexes)) = of(source, config, ns, selected).await? else { return Ok(Vec::new()) };
     let unique = indexes.iter().filter(|index| !index.is_id() && index.is("unique") && !key.allows_unique(index));
-    Ok(unique.map(|index| index.name().to_owned()).collect())
+    Ok(unique.map(|index| (index.name().to_owned(), index_title(of.ns.as_str(), index.name()))).collect())
 }
 
 /// The source's collection behind a name on the target, with its indexes.

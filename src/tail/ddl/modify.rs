@@ -97,7 +97,11 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
             tokio::select! {
                 biased;
                 alone = &mut none => {
-                    // One that was done just before was dropped.
+                    // Perhaps it was done just before, or on some of the shards only: a build behind us must find none of it.
+                    let target = collection.entry().target.clone();
+                    for name in &ended {
+                        self.tail.target.drop_index(&target, name).await?;
+                    }
                     collection.entry_mut().built.retain(|name| !ended.contains(name));
                     return Ok(alone);
                 }

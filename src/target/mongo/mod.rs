@@ -132,7 +132,9 @@ impl Target for MongoTarget {
     }
     async fn create(&self, ns: &Namespace, options: &RawDocument) -> Result<Option<CollectionUuid>> {
         ddl::create(&self.cluster, ns, options).await?;
-        self.distribute(ns).await?;
+        if sharded::can_be(options) {
+            self.distribute(ns).await?;
+        }
         Ok(self.lookup(ns).await?.and_then(|c| c.uuid))
     }
     async fn drop_collection(&self, ns: &Namespace) -> Result<()> {
