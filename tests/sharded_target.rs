@@ -1,8 +1,8 @@
 //! From a replica set to a sharded cluster.
 
 mod real {
-    use crate::support::{Ferry, alone, seed, told};
-    use bson::{Document, doc};
+    use crate::support::{Ferry, Told, alone, run, seed, told};
+    use bson::{Bson, Document, Regex, doc};
     use futures_util::TryStreamExt;
     use mongodb::Client;
     use std::collections::{BTreeMap, BTreeSet};
@@ -38,7 +38,7 @@ mod real {
             Ferry::start(&self.source.uri(), &self.target.uri(), more)
         }
 
-        async fn check(&self, more: &[&str]) -> crate::support::Told {
+        async fn check(&self, more: &[&str]) -> Told {
             told(&[&["check", "--source", &self.source.uri(), "--target", &self.target.uri()], more].concat()).await
         }
 
@@ -87,39 +87,228 @@ mod real {
     async fn documents_follow_their_shard_keys_through_load_and_kills() {
         let seed = seed("sharded target");
         let clusters = Clusters::start(2).await;
-        fill(&clusters.from, DataSet { documents: 12_000, seed, ..DataSet::default() }).await.unwrap();
-        let load = Load::start(clusters.from.clone(), LoadOptions { seed, ops_per_second: 800, ..LoadOptions::default() });
+        fill(&clusters.from, DataSet { documents: 8_000, seed, ..DataSet::default() }).await.unwrap();
+        let load = Load::start(clusters.from.clone(), LoadOptions { seed, ops_per_second: 400, ..LoadOptions::default() });
         let deadline = Instant::now() + crate::support::DEADLINE;
-        while load.counts().operations < 4_000 {
+        while load.counts().operations < 3_000 {
             assert!(Instant::now() < deadline, "no load: {:?}", load.counts());
             sleep(Duration::from_millis(50)).await;
         }
         let keys: Vec<&str> = KEYS.iter().flat_map(|key| ["--shard", key]).collect();
         let mut ferry = clusters.ferry(&[&keys[..], &["--partition-size", "1MiB", "--verbose"]].concat());
-        for phase in ["copying", "copying", "tailing"] {
+        ferry.wait_for_phase("copying").await;
+        let names: Vec<String> = KEYS.iter().map(|key| key.split_once('=').unwrap().0.to_owned()).collect();
+        for ns in &names {
+            let chunks = clusters.chunks(ns).await;
+            assert_eq!(chunks.len(), 2, "{ns} lies on few shards: {chunks:?}");
+        }
+        // From here on, chunks move at random.
+        let balancer = clusters.target.balance(&names).await.unwrap();
+        for phase in ["copying", "copying", "catching_up"] {
             let status = ferry.wait_for_phase(phase).await;
             eprintln!("killed while {}", status["phase"]);
             ferry.kill_9();
             ferry.restart();
         }
-        ferry.wait_for_phase("tailing").await;
-        for key in KEYS {
-            let (ns, _) = key.split_once('=').unwrap();
-            let chunks = clusters.chunks(ns).await;
-            assert_eq!(chunks.len(), 2, "{ns} lies on few shards: {chunks:?}");
-        }
-        // More changes behind the kills; the fence stops the load.
+        ferry.wait_for_phase("catching_up").await;
+        // More changes behind the kills.
         let before = load.counts().operations;
         let deadline = Instant::now() + crate::support::DEADLINE;
-        while load.counts().operations < before + 2_000 {
+        while load.counts().operations < before + 1_500 {
             assert!(Instant::now() < deadline, "no load: {:?}", load.counts());
             sleep(Duration::from_millis(50)).await;
         }
-        ferry.cutover_and_end().await;
+        // While shard keys change, documents are read again, and the target is ahead of the stream.
         let counts = load.stop().await;
-        eprintln!("load: {} operations", counts.operations);
+        let moved = balancer.stop().await;
+        eprintln!("load: {} operations, {moved} chunks moved", counts.operations);
+        assert!(moved > 0, "no chunk moved");
+        ferry.cutover_and_end().await;
         assert_eq!(counts.errors, 0, "{counts:?}");
         clusters.assert_equal(&["load0.c0", "load0.c2", "load1.c1", "shop.orders"]).await;
+        clusters.end().await;
+    }
+
+    fn values() -> Vec<Option<Bson>> {
+        let regex = Regex { pattern: "x".try_into().unwrap(), options: "i".try_into().unwrap() };
+        vec![
+            None,
+            Some(Bson::Null),
+            Some(Bson::Int32(7)),
+            Some(Bson::Int64(7)),
+            Some(Bson::Double(7.0)),
+            Some(Bson::Int32(150)),
+            Some(Bson::Double(f64::NAN)),
+            Some("text".into()),
+            Some(doc! {"x": 1}.into()),
+            Some(Bson::RegularExpression(regex)),
+            Some(Bson::MinKey),
+        ]
+    }
+
+    fn document(id: i32, value: Option<Bson>, n: i32) -> Document {
+        let mut document = doc! {"_id": id, "n": n};
+        if let Some(value) = value {
+            document.insert("c", value);
+        }
+        document
+    }
+
+    async fn update(client: &Client, statements: Vec<Document>) {
+        let reply = run(client, "shop", doc! {"update": "items", "updates": statements}).await;
+        assert!(reply.get_i32("n").unwrap() > 0);
+    }
+
+    /// From every value to every other, by updates, replacements and new documents.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_document_is_on_one_shard_whatever_becomes_of_its_shard_key() {
+        let clusters = Clusters::start(2).await;
+        let pairs: Vec<_> = values().into_iter().flat_map(|from| values().into_iter().map(move |to| (from.clone(), to))).collect();
+        let (mut id, mut documents) = (0, Vec::new());
+        for (from, _) in pairs.iter().cycle().take(3 * pairs.len()) {
+            documents.push(document(id, from.clone(), 0));
+            id += 1;
+        }
+        // So that there is something to split by.
+        documents.extend((0..300).map(|n| document(10_000 + n, Some(n.into()), 0)));
+        let items = clusters.from.database("shop").collection::<Document>("items");
+        items.insert_many(documents).await.unwrap();
+        let mut ferry = clusters.ferry(&["--shard", "shop.items=c:1"]);
+        ferry.wait_for_phase("tailing").await;
+        assert!(clusters.chunks("shop.items").await.values().sum::<usize>() > 4);
+
+        let mut id = 0;
+        for way in 0..3 {
+            for (_, to) in &pairs {
+                let change = match (way, to) {
+                    (0, Some(to)) => doc! {"q": {"_id": id}, "u": [{"$set": {"c": {"$literal": to}}}]},
+                    (0, None) => doc! {"q": {"_id": id}, "u": {"$unset": {"c": 1}}},
+                    (1, to) => doc! {"q": {"_id": id}, "u": document(id, to.clone(), 1)},
+                    (_, to) => {
+                        items.delete_one(doc! {"_id": id}).await.unwrap();
+                        items.insert_one(document(id, to.clone(), 2)).await.unwrap();
+                        doc! {"q": {"_id": id}, "u": {"$inc": {"n": 1}}}
+                    }
+                };
+                // And an update behind it that leaves the key alone.
+                update(&clusters.from, vec![change, doc! {"q": {"_id": id}, "u": {"$set": {"m": way}}}]).await;
+                id += 1;
+            }
+        }
+        for id in (0..id).step_by(5) {
+            items.delete_one(doc! {"_id": id}).await.unwrap();
+        }
+        ferry.wait_until_caught_up(&clusters.from).await;
+        ferry.verb(&["verify"]).await.expect(0, "both sides are equal");
+        // Somebody puts a document on a second shard: only a look at all shards tells.
+        let mut other = 0;
+        loop {
+            other += 10;
+            assert!(other < 300, "all of them lie on one shard");
+            let stray = doc! {"insert": "items", "documents": [document(10_000, Some(other.into()), 0)]};
+            // On the shard where it is, its `_id` is taken.
+            if clusters.to.database("shop").run_command(stray).await.unwrap().get_i32("n").unwrap() == 1 {
+                break;
+            }
+        }
+        let told = ferry.verb(&["verify"]).await.expect(1, "a document stands on two shards");
+        assert!(told.stdout.contains("10000"), "{told:?}");
+        // The next change of it leaves one.
+        update(&clusters.from, vec![doc! {"q": {"_id": 10_000}, "u": {"$set": {"c": 5, "m": 1}}}]).await;
+        ferry.wait_until_caught_up(&clusters.from).await;
+        ferry.verb(&["verify"]).await.expect(0, "both sides are equal again");
+        // What no shard key can hold is told, and goes on once it is mended.
+        items.insert_one(doc! {"_id": 20_000, "c": [1, 2]}).await.unwrap();
+        let halted = Instant::now() + crate::support::DEADLINE;
+        while ferry.look().await.is_none_or(|status| status["activity"] != "halted") {
+            assert!(Instant::now() < halted, "a document without a shard key does not halt it");
+            sleep(Duration::from_millis(50)).await;
+        }
+        assert!(ferry.log().contains("its shard key holds an array"), "{}", ferry.log());
+        items.delete_one(doc! {"_id": 20_000}).await.unwrap();
+        ferry.verb(&["resume"]).await.expect(0, "it goes on");
+        ferry.cutover_and_end().await;
+        clusters.assert_equal(&["shop.items"]).await;
+        clusters.end().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn structural_changes_keep_what_is_sharded_sharded() {
+        let clusters = Clusters::start(2).await;
+        let from = &clusters.from;
+        let shop = from.database("shop");
+        let numbered = |range: std::ops::Range<i32>| range.map(|n| doc! {"_id": n, "a": n % 50, "u": n}).collect::<Vec<_>>();
+        for name in ["orders", "unique", "plain"] {
+            shop.collection::<Document>(name).insert_many(numbered(0..400)).await.unwrap();
+        }
+        let index = |key: Document, name: &str, more: Document| {
+            let mut index = doc! {"key": key, "name": name};
+            index.extend(more);
+            index
+        };
+        let unique = vec![
+            index(doc! {"a": 1, "u": 1}, "fits", doc! {"unique": true}),
+            index(doc! {"u": 1}, "does not", doc! {"unique": true}),
+            index(doc! {"u": -1, "a": 1}, "plain", doc! {}),
+        ];
+        run(from, "shop", doc! {"createIndexes": "unique", "indexes": unique}).await;
+        run(from, "shop", doc! {"createIndexes": "orders", "indexes": [index(doc! {"a": 1}, "own", doc! {})]}).await;
+
+        let keys = ["--shard", "shop.orders=a:1", "--shard", "shop.unique=a:1,_id:1"];
+        let no = clusters.check(&[&keys[..], &["--shard", "shop.nothing=_id:1"]].concat()).await;
+        assert!(no.code == 2 && format!("{}{}", no.stdout, no.stderr).contains("--shard shop.nothing"), "{no:?}");
+        let (source, shard) = (clusters.source.uri(), clusters.target.shards()[0].uri());
+        let no = told(&["check", "--source", &source, "--target", &shard, "--shard", "shop.orders=a:1"]).await;
+        assert!(no.code == 2 && format!("{}{}", no.stdout, no.stderr).contains("needs a sharded cluster"), "{no:?}");
+        let checked = clusters.check(&["--shard", "shop.orders=a:1", "--shard", "shop.unique=a:1"]).await.expect(0, "it can be done");
+        assert!(checked.stdout.contains("`does not` of `shop.unique` cannot be unique"), "{checked:?}");
+        assert!(!checked.stdout.contains("`fits`"), "{checked:?}");
+
+        let mut ferry = clusters.ferry(&["--shard", "shop.orders=a:1", "--shard", "shop.unique=a:1"]);
+        ferry.wait_for_phase("tailing").await;
+        // Dropped and made anew, filled by `$out`, renamed away, and another renamed into the name.
+        shop.collection::<Document>("orders").drop().await.unwrap();
+        shop.collection::<Document>("orders").insert_many(numbered(0..100)).await.unwrap();
+        ferry.wait_until_caught_up(from).await;
+        assert!(!clusters.chunks("shop.orders").await.is_empty());
+        let out = doc! {"aggregate": "plain", "pipeline": [{"$match": {"u": {"$lt": 300}}}, {"$out": "orders"}], "cursor": {}};
+        run(from, "shop", out).await;
+        run(from, "shop", doc! {"update": "orders", "updates": [{"q": {}, "u": {"$inc": {"a": 60}}, "multi": true}]}).await;
+        ferry.wait_until_caught_up(from).await;
+        assert!(!clusters.chunks("shop.orders").await.is_empty(), "what came by `$out`");
+        run(from, "admin", doc! {"renameCollection": "shop.orders", "to": "shop.moved"}).await;
+        run(from, "admin", doc! {"renameCollection": "shop.plain", "to": "shop.orders"}).await;
+        for name in ["moved", "orders"] {
+            let updates = vec![
+                doc! {"q": {"_id": {"$lt": 50}}, "u": {"$inc": {"a": 1}}, "multi": true},
+                doc! {"q": {"_id": {"$gte": 50}}, "u": {"$set": {"b": 1}}, "multi": true},
+            ];
+            run(from, "shop", doc! {"update": name, "updates": updates}).await;
+            shop.collection::<Document>(name).delete_many(doc! {"u": {"$gt": 250}}).await.unwrap();
+        }
+        let more = vec![
+            index(doc! {"t": 1}, "ttl", doc! {"expireAfterSeconds": 3_600}),
+            index(doc! {"a": 1, "b": 1}, "hidden", doc! {"hidden": true}),
+            index(doc! {"a": 1, "u": -1}, "unique", doc! {"unique": true}),
+        ];
+        run(from, "shop", doc! {"createIndexes": "moved", "indexes": more}).await;
+        run(from, "shop", doc! {"dropIndexes": "unique", "index": "plain"}).await;
+        run(from, "shop", doc! {"collMod": "moved", "index": {"name": "hidden", "hidden": false}, "validator": {"u": {"$gte": 0}}}).await;
+        ferry.wait_until_caught_up(from).await;
+        for ns in ["shop.moved", "shop.orders"] {
+            assert!(!clusters.chunks(ns).await.is_empty(), "{ns}");
+        }
+        // One index cannot be unique: that shuts a gate, and it can be waived.
+        ferry.wait_for("the index that cannot be", |status| status["gates"].to_string().contains("does not")).await;
+        let told = ferry.verb(&["cutover", "--yes"]).await;
+        assert!(told.code == 1 && told.stdout.contains("does not"), "{told:?}");
+        ferry.verb(&["cutover", "--yes", "--waive-index", "shop.unique:does not"]).await.expect(0, "the cutover");
+        assert_eq!(ferry.wait_exit().await, 0, "{}", ferry.log());
+        let report = testbed::compare(&clusters.from, &clusters.to, everything).await.unwrap();
+        let found: BTreeSet<_> = report.differences.iter().map(|d| (d.namespace.as_str(), d.kind)).collect();
+        let wanted = [("shop.moved", Kind::ExtraIndex), ("shop.orders", Kind::ExtraIndex), ("shop.unique", Kind::MissingIndex)];
+        assert!(found.is_subset(&wanted.into()) && found.contains(&wanted[2]), "{:#?}", report.differences);
+        assert_eq!(report.documents().0, report.documents().1);
         clusters.end().await;
     }
 }

@@ -5,7 +5,9 @@ use crate::{
     config::Config,
     error::{Error, Result},
     indexes::park,
-    model::{CollectionInfo, CollectionKind, Distribution, IndexSpec, Namespace, ShardKey, Sharded, can_be_aimed_at, collated, raw},
+    model::{
+        CollectionInfo, CollectionKind, Distribution, IndexSpec, Namespace, ShardKey, Sharded, can_be_aimed_at, collated, index_title, raw,
+    },
     mongo::{Cluster, Topology},
     source::{CollectionRef, Found, Source, mongo::MongoSource},
 };
@@ -75,11 +77,17 @@ pub(super) async fn look(
     let status = target.run("admin", "asking for the balancer's state", &doc! {"balancerStatus": 1}).await;
     match status {
         Ok(reply) if reply.get_str("mode").is_ok_and(|mode| mode == "off") => found.push((
-            Level::Warning,
-            "the balancer of the target is off: chunks stay where mongoferry puts them".into(),
+            Level::Ok,
+            "the balancer of the target is off".into(),
             Some("switch it on behind the cutover, unless it is off for a reason: `sh.startBalancer()` in mongosh".into()),
         )),
-        Ok(_) => found.push((Level::Ok, "the balancer of the target is on".into(), None)),
+        // With `_id` as the shard key nothing waits.
+        Ok(_) if config.shard.values().all(ShardKey::is_id) => found.push((Level::Ok, "the balancer of the target is on".into(), None)),
+        Ok(_) => found.push((
+            Level::Warning,
+            "the balancer of the target is on: a document whose shard key changes may have to wait until a shard has deleted what a moved chunk left behind (15 minutes by default)".into(),
+            Some("stop it until the cutover: `sh.stopBalancer()` in mongosh".into()),
+        )),
         Err(Error::Forbidden { .. }) => {}
         Err(error) => return Err(error),
     }
@@ -87,12 +95,12 @@ pub(super) async fn look(
         if zoned(target, ns).await? {
             found.push((Level::Ok, format!("the target has zones for `{ns}`, and places its chunks by them"), None));
         }
-        for index in plain_only(&clusters.source, config, ns, key, selected).await? {
+        for (index, title) in plain_only(&clusters.source, config, ns, key, selected).await? {
             found.push((
                 Level::Warning,
                 format!("the index `{index}` of `{ns}` cannot be unique on the target: the shard key {key} is no prefix of it"),
                 Some(format!(
-                    "choose a shard key that its keys begin with, or hand over without it: `cutover --waive-index` with `{ns}:{index}`"
+                    "choose a shard key that its keys begin with, or hand over without it: `cutover --waive-index` with `{title}`"
                 )),
             ));
         }
@@ -106,17 +114,17 @@ async fn zoned(target: &Cluster, ns: &Namespace) -> Result<bool> {
     Ok(reply.get_document("cursor").and_then(|c| c.get_array("firstBatch")).is_ok_and(|batch| !batch.is_empty()))
 }
 
-/// Unique indexes of the source that cannot be unique over shards.
+/// Unique indexes of the source that cannot be unique over shards, with the titles by which they are waived.
 async fn plain_only(
     source: &MongoSource,
     config: &Config,
     ns: &Namespace,
     key: &ShardKey,
     selected: &[CollectionInfo],
-) -> Result<Vec<String>> {
-    let Some((_, indexes)) = of(source, config, ns, selected).await? else { return Ok(Vec::new()) };
+) -> Result<Vec<(String, String)>> {
+    let Some((of, indexes)) = of(source, config, ns, selected).await? else { return Ok(Vec::new()) };
     let unique = indexes.iter().filter(|index| !index.is_id() && index.is("unique") && !key.allows_unique(index));
-    Ok(unique.map(|index| index.name().to_owned()).collect())
+    Ok(unique.map(|index| (index.name().to_owned(), index_title(of.ns.as_str(), index.name()))).collect())
 }
 
 /// The source's collection behind a name on the target, with its indexes.

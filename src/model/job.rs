@@ -44,7 +44,7 @@ pub struct Fingerprint {
     /// `--rename`, sorted.
     pub rename: Vec<String>,
     /// `--shard`, sorted.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shard: Vec<String>,
     /// Whether the filters are those of the way back: they name what the target is to have, not what the source has.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

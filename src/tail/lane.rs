@@ -188,7 +188,10 @@ impl<S: Source, T: Target> Lane<S, T> {
             side: crate::model::Side::Target,
             doing: format!("a document of `{}` as it is on the source", to.ns),
             code: 0,
-            source: "the document cannot be stored there, neither as the change stream told it nor as it was read again".into(),
+            source: applied
+                .why
+                .unwrap_or("the document cannot be stored there, neither as the change stream told it nor as it was read again")
+                .into(),
         })
     }
 

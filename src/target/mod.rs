@@ -59,6 +59,8 @@ pub struct Applied {
     pub diff_missed: bool,
     /// Statements refused for reasons of shape, by their number: to be read again.
     pub refused: Vec<usize>,
+    /// What they were refused for, where that is known.
+    pub why: Option<&'static str>,
 }
 
 /// How a collection's index differs in the life of a migration; see `indexes::park`.

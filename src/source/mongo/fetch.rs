@@ -7,9 +7,9 @@ use super::{
 use crate::{
     error::{Error, Result, Trouble},
     model::{ClusterTime, DocumentKey, Namespace, raw},
-    mongo::{Cluster, CursorOptions},
+    mongo::{Cluster, CursorOptions, listing},
 };
-use bson::{Bson, RawDocumentBuf, doc};
+use bson::{Bson, RawDocumentBuf, doc, rawdoc};
 
 /// CollectionUUIDMismatch: the name stands for another collection, or for none (RAN on 6.0.5, on `find`).
 const UUID_MISMATCH: i32 = 361;
@@ -117,17 +117,22 @@ fn find_keys(by: Identity, of: &CollectionRef, keys: &[DocumentKey], after: Clus
 
 /// Documents, counted one by one over the `_id` index: the fast count may be wrong after a crash of the server.
 pub(crate) async fn count(cluster: &Cluster, of: &CollectionRef) -> Result<Found<u64>> {
-    let command = doc! {
+    let command = rawdoc! {
         "aggregate": of.ns.coll(),
-        "pipeline": [{"$group": {"_id": null, "n": {"$sum": 1}}}],
+        "pipeline": [{"$group": {"_id": bson::RawBson::Null, "n": {"$sum": 1_i64}}}],
         "cursor": {},
         "readConcern": {"level": "majority"},
     };
-    let reply = match cluster.run(of.ns.db(), &format!("counting `{}`", of.ns), &command).await {
+    let doing = format!("counting `{}`", of.ns);
+    // To the end of the cursor: a router's first batch may be empty.
+    let counted = cluster
+        .retry()
+        .run(|| async { listing::all(cluster.open(of.ns.db(), &doing, command.clone(), CursorOptions::default()).await?).await })
+        .await;
+    let counted = match counted {
         Err(error) if error.code() == Some(NAMESPACE_NOT_FOUND) => return Ok(Found::Gone),
         other => other?,
     };
-    let batch = reply.get_document("cursor").and_then(|c| c.get_array("firstBatch")).map(Vec::as_slice).unwrap_or_default();
-    let n = batch.first().and_then(Bson::as_document).and_then(|d| d.get("n")).and_then(crate::mongo::listing::count);
-    Ok(Found::Here(n.unwrap_or(0)))
+    let n = counted.first().and_then(|d| raw::get(d, "n")).and_then(|e| e.integer());
+    Ok(Found::Here(n.and_then(|n| u64::try_from(n).ok()).unwrap_or(0)))
 }

@@ -103,7 +103,12 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
             tokio::select! {
                 biased;
                 alone = &mut none => {
-                    // One that was done just before was dropped.
+                    // Perhaps it was done just before, or on some of the shards only: a build behind us must find none of it.
+                    if let Some(to) = collection.on_target() {
+                        for name in &ended {
+                            self.tail.target.drop_index(&to, name).await?;
+                        }
+                    }
                     collection.entry_mut().built.retain(|name| !ended.contains(name));
                     return Ok(alone);
                 }

@@ -20,6 +20,12 @@ pub(super) const MAX_COMMAND_BYTES: usize = 15 << 20;
 /// closes the connection (RAN on 6.0.5 with 80,000).
 const MAX_STATEMENTS: usize = 10_000;
 
+/// ShardKeyNotFound: the shard key's fields hold what the server lets no shard key hold (RAN on 6.0.5).
+pub(super) const SHARD_KEY_UNFIT: i32 = 61;
+
+/// What that is.
+pub(super) const UNFIT: &str = "its shard key holds an array, a document with an operator's name, or MaxKey; change it on the source, or begin anew with another `--shard`";
+
 /// Inserts a batch of the copy. `ordered: false` only means to go on behind a duplicate: a `mongod` works the
 /// documents of one command off in their order.
 pub(crate) async fn insert(cluster: &Cluster, to: &TargetCollection, documents: &RawDocument, by: Option<&ShardKey>) -> Result<Inserted> {
@@ -91,6 +97,9 @@ async fn duplicates(cluster: &Cluster, to: &TargetCollection, documents: &RawDoc
     for e in errors.iter().filter(|e| e.code != DUPLICATE_KEY || !e.of_id) {
         let refused = refused_by_code(cluster.side(), &inserting(to), e.code, "a document was refused");
         let of_shape = e.code != ANOTHER_COLLECTION && matches!(refused, Error::Refused { .. });
+        if e.code == SHARD_KEY_UNFIT {
+            return Err(refused_by_code(cluster.side(), &inserting(to), e.code, UNFIT));
+        }
         let doc = each(documents).nth(e.index);
         if !of_shape || !is_there(cluster, to, doc.and_then(DocumentKey::of)).await? {
             return Err(refused);
@@ -146,11 +155,25 @@ fn aim(b: &mut Builder, key: &DocumentKey, at: Option<&RawDocument>) {
     }
 }
 
+/// What a batch of aimed statements did.
+#[derive(Debug, Default)]
+pub(crate) struct Done {
+    pub(crate) diff_missed: bool,
+    /// Statements refused for reasons of shape, by their number, and the server's code.
+    pub(crate) refused: Vec<(usize, i32)>,
+}
+
+impl From<Done> for Applied {
+    fn from(done: Done) -> Self {
+        Self { diff_missed: done.diff_missed, refused: done.refused.into_iter().map(|(n, _)| n).collect(), why: None }
+    }
+}
+
 /// Applies a batch: deletes, then inserts, then updates. That keeps the order of each key, since a deleted key
 /// has nothing else, and one with an insert or put only diffs behind it. Deletes come first for the sake of capped
 /// collections: an insert that finds no room drops the oldest document, which may be one that stays.
-pub(crate) async fn apply(cluster: &Cluster, to: &TargetCollection, statements: &[Aimed<'_>]) -> Result<Applied> {
-    let mut applied = Applied::default();
+pub(crate) async fn apply(cluster: &Cluster, to: &TargetCollection, statements: &[Aimed<'_>]) -> Result<Done> {
+    let mut applied = Done::default();
     let numbered = || statements.iter().map(|s| s.what).enumerate();
     let deletes: Vec<_> = numbered().filter_map(|(n, s)| matches!(s, Statement::Delete(_)).then_some(n)).collect();
     delete(cluster, to, statements, &deletes).await?;
@@ -172,7 +195,7 @@ async fn insert_new(
     to: &TargetCollection,
     statements: &[Aimed<'_>],
     which: &[usize],
-    applied: &mut Applied,
+    applied: &mut Done,
 ) -> Result<Vec<usize>> {
     let mut there = Vec::new();
     for chunk in chunks(statements, which) {
@@ -182,14 +205,17 @@ async fn insert_new(
             continue;
         };
         for e in fatal(cluster, to, &reply.errors)? {
-            let list = if e.code == DUPLICATE_KEY && e.of_id { &mut there } else { &mut applied.refused };
-            list.push(chunk[e.index]);
+            if e.code == DUPLICATE_KEY && e.of_id {
+                there.push(chunk[e.index]);
+            } else {
+                applied.refused.push((chunk[e.index], e.code));
+            }
         }
     }
     Ok(there)
 }
 
-async fn update(cluster: &Cluster, to: &TargetCollection, statements: &[Aimed<'_>], which: &[usize], applied: &mut Applied) -> Result<()> {
+async fn update(cluster: &Cluster, to: &TargetCollection, statements: &[Aimed<'_>], which: &[usize], applied: &mut Done) -> Result<()> {
     for chunk in chunks(statements, which) {
         let bytes = chunk.iter().map(|&n| statements[n].bytes()).sum();
         let mut b = head("update", to, bytes);
@@ -225,7 +251,7 @@ async fn update(cluster: &Cluster, to: &TargetCollection, statements: &[Aimed<'_
         };
         let refused = fatal(cluster, to, &reply.errors)?;
         applied.diff_missed |= reply.n + (refused.len() as u64) < chunk.len() as u64;
-        applied.refused.extend(refused.iter().map(|e| chunk[e.index]));
+        applied.refused.extend(refused.iter().map(|e| (chunk[e.index], e.code)));
     }
     Ok(())
 }

@@ -119,7 +119,7 @@ impl Target for MongoTarget {
             Some(by) if !by.is_id() => sharded::apply(&self.cluster, to, &by, statements).await,
             Some(_) | None => {
                 let aimed: Vec<_> = statements.iter().map(|what| bulk::Aimed { what: *what, at: None }).collect();
-                bulk::apply(&self.cluster, to, &aimed).await
+                bulk::apply(&self.cluster, to, &aimed).await.map(Applied::from)
             }
         }
     }
@@ -137,7 +137,9 @@ impl Target for MongoTarget {
     }
     async fn create(&self, ns: &Namespace, options: &RawDocument) -> Result<Option<CollectionUuid>> {
         ddl::create(&self.cluster, ns, options).await?;
-        self.distribute(ns).await?;
+        if sharded::can_be(options) {
+            self.distribute(ns).await?;
+        }
         Ok(self.lookup(ns).await?.and_then(|c| c.uuid))
     }
     async fn drop_collection(&self, ns: &Namespace, uuid: Option<CollectionUuid>) -> Result<()> {

@@ -3,25 +3,25 @@
 //! A write that does not name the shard key goes to every shard, and without their versions: while a chunk is handed over it may
 //! meet a document twice or never. And nothing but us keeps an `_id` from being on two shards. So where a batch's documents are
 //! now is looked up first; every statement then names the shard key of its document. A document whose key changed is deleted
-//! where it is, then inserted where it belongs.
+//! where it is, then inserted where it belongs. A crash between the two is mended by the event that told the change, which is
+//! replayed: so what may change a shard key always has the document read again.
 //!
 //! Between the look and the write only the copy can come, with the document as it was read before; then the key counts as
 //! raced and is read again. So it is enough that a put leaves one document, and that one that met the copy's is tried again.
+//! So is one that meets what a chunk left behind: see [`taken`].
 
 use super::super::{
     super::{Applied, Statement, TargetCollection},
-    bulk::{self, Aimed, MAX_COMMAND_BYTES},
+    bulk::{self, Aimed, MAX_COMMAND_BYTES, SHARD_KEY_UNFIT, UNFIT},
 };
 use crate::{
-    error::Result,
-    model::{CanonicalKey, DocumentKey, ShardKey, can_be_aimed_at, raw, same_key},
-    mongo::{Cluster, CursorOptions, listing},
+    error::{Error, Result, Trouble},
+    model::{CanonicalKey, DocumentKey, ShardKey, Side, can_be_aimed_at, raw, same_key},
+    mongo::{Cluster, CursorOptions, DUPLICATE_KEY, listing},
 };
 use bson::{RawDocument, RawDocumentBuf};
 use std::collections::{HashMap, HashSet};
 
-/// How often a put is tried that met the copy.
-const ATTEMPTS: u32 = 4;
 /// Keys looked up by one command at most.
 const KEYS: usize = 2_000;
 
@@ -52,7 +52,8 @@ pub(crate) async fn apply(cluster: &Cluster, to: &TargetCollection, by: &ShardKe
     // The update behind a put that has to be tried again would be lost.
     let updated: HashSet<CanonicalKey> =
         statements.iter().filter(|s| matches!(s, Statement::Diff(..))).map(|s| s.key().canonical()).collect();
-    for attempt in 1..=ATTEMPTS {
+    let mut patience = cluster.retry().patience();
+    loop {
         let places = find(cluster, to, by, left.iter().map(|&n| statements[n].key())).await?;
         let mut battery = Battery { by, places, shots: Vec::new(), applied: Applied::default() };
         for &n in &left {
@@ -63,18 +64,37 @@ pub(crate) async fn apply(cluster: &Cluster, to: &TargetCollection, by: &ShardKe
         let done = bulk::apply(cluster, to, &aimed).await?;
         applied.diff_missed |= told.diff_missed || done.diff_missed;
         applied.refused.extend(told.refused);
-        let again = |n: &usize| attempt < ATTEMPTS && !updated.contains(&statements[*n].key().canonical());
-        let refused = done.refused.iter().map(|&n| shots[n].from);
-        let (retried, refused): (Vec<_>, Vec<_>) = refused.partition(again);
-        applied.refused.extend(refused);
-        if retried.is_empty() {
+        left.clear();
+        for (n, code) in done.refused {
+            let from = shots[n].from;
+            match code {
+                SHARD_KEY_UNFIT => {
+                    applied.why = Some(UNFIT);
+                    applied.refused.push(from);
+                }
+                DUPLICATE_KEY if !updated.contains(&statements[from].key().canonical()) => left.push(from),
+                _ => applied.refused.push(from),
+            }
+        }
+        if left.is_empty() {
             break;
         }
-        left = retried;
+        patience.after(taken(to)).await?;
     }
     applied.refused.sort_unstable();
     applied.refused.dedup();
     Ok(applied)
+}
+
+/// An `_id` is taken on the shard where its document belongs: by what the copy has just inserted, or by what a chunk left behind
+/// that was moved to another shard, which no router shows and which the shard deletes by itself (`orphanCleanupDelaySecs`).
+fn taken(to: &TargetCollection) -> Error {
+    Error::Unreachable {
+        side: Side::Target,
+        doing: format!("moving documents of `{}` whose shard keys changed", to.ns),
+        why: Trouble::Other,
+        source: "the shard has yet to delete what chunks left behind that were moved; stop the balancer of the target meanwhile".into(),
+    }
 }
 
 struct Battery<'a> {
@@ -95,6 +115,8 @@ impl<'a> Battery<'a> {
             }
             Statement::Insert(key, doc) | Statement::Put(key, doc) => self.put(from, canonical, key, doc),
             Statement::Diff(_, diff) => match self.places.get(&canonical).map(Vec::as_slice) {
+                // We may have deleted it ourselves, on the way to another shard, before a crash.
+                None | Some([]) if self.by.may_be_changed_by(diff) => self.applied.refused.push(from),
                 None | Some([]) => self.applied.diff_missed = true,
                 Some([place]) if !self.by.may_be_changed_by(diff) && can_be_aimed_at(&place.at) => {
                     let at = Some(place.at.clone());
@@ -245,6 +267,8 @@ mod tests {
         assert_eq!((shots, applied.refused.len(), applied.diff_missed), (vec![("diff", "Some(1)".into())], 0, false));
         let (shots, applied) = sent(&[], &[Statement::Diff(&key, &plain)]);
         assert_eq!((shots.len(), applied.diff_missed), (0, true));
+        let (shots, applied) = sent(&[], &[Statement::Diff(&key, &of_key)]);
+        assert_eq!((shots.len(), applied.refused), (0, vec![0]), "it may be on its way from one shard to another");
         let (shots, applied) = sent(std::slice::from_ref(&doc), &[Statement::Diff(&key, &of_key)]);
         assert_eq!((shots.len(), applied.refused), (0, vec![0]));
         let (shots, applied) = sent(&[doc.clone(), other.clone()], &[Statement::Diff(&key, &plain)]);

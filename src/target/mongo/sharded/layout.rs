@@ -113,6 +113,8 @@ async fn go_round(cluster: &Cluster, ns: &Namespace) -> Result<()> {
         }
         let mut b = raw::Builder::default();
         b.str("moveChunk", ns.as_str()).begin_array("bounds").doc("0", min).doc("1", max).end().str("to", to);
+        // What it leaves behind on its shard would be in the way of documents that come back there.
+        b.bool("_waitForDelete", true);
         cluster.run_raw("admin", &format!("moving a chunk of `{ns}`"), &b.finish()).await?;
     }
     Ok(())

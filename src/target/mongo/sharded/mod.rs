@@ -10,10 +10,10 @@ pub(crate) use layout::{place, shard, shards};
 
 use crate::{
     error::Result,
-    model::{CollectionUuid, Namespace, ShardKey, Sharded, raw},
+    model::{CollectionUuid, Namespace, ShardKey, Sharded, collated, raw},
     mongo::{Cluster, CursorOptions, listing},
 };
-use bson::{RawDocumentBuf, rawdoc};
+use bson::{RawDocument, RawDocumentBuf, rawdoc};
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, PoisonError},
@@ -65,6 +65,12 @@ async fn key_of(cluster: &Cluster, uuid: CollectionUuid) -> Result<Option<ShardK
 /// Those of all sharded collections.
 pub(crate) async fn shard_keys(cluster: &Cluster) -> Result<BTreeMap<Namespace, ShardKey>> {
     Ok(keys(cluster, rawdoc! {}).await?.into_iter().collect())
+}
+
+/// Whether what is made with these options can be sharded: what had the name before it could.
+pub(crate) fn can_be(options: &RawDocument) -> bool {
+    let has = |option: &str| raw::get(options, option).is_some_and(|e| e.bool() != Some(false));
+    !has("capped") && !has("viewOn") && !has("timeseries") && !collated(options)
 }
 
 /// From the cluster's own catalog.
