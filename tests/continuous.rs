@@ -5,6 +5,8 @@ mod real {
     use bson::{Document, doc};
     use serde_json::Value;
     use testbed::DataSet;
+    use tokio::task::JoinSet;
+    use tokio_util::sync::CancellationToken;
 
     /// Differences that persist, as text, sorted.
     fn told(status: &Value) -> Vec<String> {
@@ -97,10 +99,11 @@ mod real {
     }
 
     /// Writes to one collection until it is told to stop.
-    fn write_all_the_time(pair: &Pair) -> (tokio::task::JoinHandle<()>, tokio_util::sync::CancellationToken) {
-        let (source, stop) = (pair.from.clone(), tokio_util::sync::CancellationToken::new());
+    fn write_all_the_time(pair: &Pair) -> (JoinSet<()>, CancellationToken) {
+        let (source, stop) = (pair.from.clone(), CancellationToken::new());
         let stopped = stop.clone();
-        let task = tokio::spawn(async move {
+        let mut task = JoinSet::new();
+        task.spawn(async move {
             for n in (0_i32..).take_while(|_| !stopped.is_cancelled()) {
                 run(&source, "v", doc! {"update": "calm", "updates": [{"q": {"_id": n % 100}, "u": {"$set": {"n": n}}}]}).await;
                 tokio::time::sleep(std::time::Duration::from_millis(5)).await;
@@ -125,7 +128,7 @@ mod real {
         let metrics = ferry.metrics().await;
         assert!(metrics.contains("mongoferry_mismatches{kind=\"missing\"} 2"), "{metrics}");
         stop.cancel();
-        writer.await.unwrap();
+        writer.join_all().await;
 
         let mended = ferry.verb(&["verify", "--repair", "--output", "json"]).await.expect(0, "verify --repair").json();
         assert_eq!(mended["repaired"]["mended"], wanted().len(), "{:#}", mended["repairs"]);
@@ -172,7 +175,8 @@ mod real {
 
         // Written to until it is fenced.
         let writer = pair.from.clone();
-        let writes = tokio::spawn(async move {
+        let mut writes = JoinSet::new();
+        writes.spawn(async move {
             let mut written = 0;
             for n in 0_i32.. {
                 let command = doc! {"update": "calm", "updates": [{"q": {"_id": n % 100}, "u": {"$set": {"n": n}}}]};
@@ -187,7 +191,7 @@ mod real {
         let proof = &cut["details"]["proof"];
         assert_eq!((&proof["complete"], &proof["documents"]), (&true.into(), &707.into()), "{cut:#}");
         assert!(proof["seconds"].is_number() && cut["message"].as_str().unwrap().contains("proved equal"), "{cut:#}");
-        assert!(writes.await.unwrap() > 0);
+        assert!(writes.join_all().await[0] > 0);
         assert_eq!(ferry.wait_exit().await, 0);
         pair.assert_equal().await;
         pair.end().await;

@@ -67,6 +67,6 @@ mod tests {
     fn the_wire_form_is_pinned() {
         let marks = from_marks(&Marks::new(CollectionUuid([3; 16]), Bits::from_bytes(&[5])));
         let hex: String = marks.as_bytes().iter().map(|b| format!("{b:02x}")).collect();
-        assert_eq!(hex, "2f000000055f696400100000000403030303030303030303030303030303057 46f75636865640001000000000500".replace(' ', ""));
+        assert_eq!(hex, "2e000000055f69640010000000040303030303030303030303030303030305746f75636865640001000000000500");
     }
 }

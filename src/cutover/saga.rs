@@ -19,7 +19,7 @@ use crate::{
     source::Source,
     tail::Progress,
     target::Target,
-    verify::{self, Proof, Prover},
+    verify::{self, Proof, Prover, Reach},
 };
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::watch, time::Instant};
@@ -200,7 +200,7 @@ impl<S: Source, T: Target, C: Store> Cutover<S, T, C> {
                 if let (Some(prover), true) = (&self.prover, run.left() > FOR_THE_REST) {
                     let applied = self.progress.borrow().applied;
                     let reached = |time| self.reached(time);
-                    let ahead = prover.prove(&reached, applied, false, &self.stop);
+                    let ahead = prover.prove(&reached, applied, Reach::Ahead, &self.stop);
                     if let Ok(proof) = tokio::time::timeout(run.left() - FOR_THE_REST, ahead).await {
                         let looked_at = proof?.documents_looked_at;
                         tracing::info!(documents = looked_at, "looked at what was touched, before the fence");
@@ -293,7 +293,8 @@ impl<S: Source, T: Target, C: Store> Cutover<S, T, C> {
             Some(prover) => {
                 // The target has everything that was written before the fence; who writes behind it is found to differ.
                 let caught_up = |_| std::future::ready(Ok(()));
-                run.proof = prover.prove(&caught_up, run.fence, !self.accepts_unproved, &self.stop).await?;
+                let reach = if self.accepts_unproved { Reach::WithoutUnproved } else { Reach::Whole };
+                run.proof = prover.prove(&caught_up, run.fence, reach, &self.stop).await?;
                 tracing::info!(
                     complete = run.proof.complete,
                     documents = run.proof.documents,

@@ -383,4 +383,6 @@ fn cost(key: &[u8]) -> u64 {
 }
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;

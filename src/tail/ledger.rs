@@ -27,8 +27,7 @@ const AT_ONCE: usize = 4_096;
 pub(super) async fn keep<C: Store>(
     mut applied: mpsc::Receiver<Passed>,
     store: C,
-    race: Race,
-    parity: Parity,
+    (race, parity): (Race, Parity),
     catalog: Catalog,
     metrics: Arc<Metrics>,
     every: Duration,

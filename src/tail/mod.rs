@@ -188,8 +188,7 @@ impl<S: Source, T: Target, C: Store> Tail<S, T, C> {
         tasks.spawn(ledger::keep(
             applied,
             self.store.clone(),
-            self.race.clone(),
-            self.parity.clone(),
+            (self.race.clone(), self.parity.clone()),
             self.catalog.clone(),
             self.metrics.clone(),
             self.checkpoint_every,

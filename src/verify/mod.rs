@@ -21,7 +21,7 @@ mod survey;
 
 pub use compare::MismatchKind;
 use compare::digest_of;
-pub use continuous::{Findings, Proof, Prover};
+pub use continuous::{Findings, Proof, Prover, Reach};
 pub use mended::Mended;
 pub use pace::Pace;
 pub use plan::{Pair, Plan, plan};

@@ -128,6 +128,7 @@ where
             if stop.is_cancelled() {
                 return Err(Error::Interrupted);
             }
+            let started = Instant::now();
             let keys: Vec<_> = chunk.iter().map(|s| &s.key).collect();
             match read(source, &pair.source, (pair.collated, pair.digest), &keys, read_at, &mut read_at).await? {
                 Some(seen) => first.extend(seen),
@@ -137,6 +138,7 @@ where
                     first.extend(chunk.iter().map(|_| None));
                 }
             }
+            settings.pace.rest(0, started.elapsed(), stop).await;
         }
         settle(read_at).await?;
         let target_time = target.operation_time().await?;

@@ -10,7 +10,7 @@ mod proof;
 mod ranges;
 mod structure;
 
-pub use proof::Proof;
+pub use proof::{Proof, Reach};
 
 use super::{
     Mended, Settings,
@@ -42,6 +42,8 @@ use tokio_util::sync::CancellationToken;
 const KEYS_EVERY: Duration = Duration::from_secs(2);
 /// How often differences that persist are looked at again.
 const FOUND_EVERY: Duration = Duration::from_secs(10);
+/// How often structure that differs is looked at again.
+const STRUCTURE_FOUND_EVERY: Duration = Duration::from_secs(2);
 /// How often structure is compared, at most; and never for more than a twentieth of the time.
 const STRUCTURE_EVERY: Duration = Duration::from_secs(30);
 

@@ -16,6 +16,22 @@ use tokio_util::sync::CancellationToken;
 /// Rounds after which a source that never rests is left.
 const ROUNDS: u32 = 100;
 
+/// So few documents take a moment behind the fence.
+const FEW: u64 = 2_000;
+/// Rounds ahead of the fence at most: what is written meanwhile is few.
+const ROUNDS_AHEAD: u32 = 5;
+
+/// How far a proof is to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// While writes go on: until little is left.
+    Ahead,
+    /// Both sides stand still: until nothing is left.
+    Whole,
+    /// The same, but for what was never compared as a whole.
+    WithoutUnproved,
+}
+
 /// What is proved, and what it took.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Proof {
@@ -36,15 +52,14 @@ pub struct Proof {
 }
 
 impl<A: Source, B: Source, C: Store> Prover<A, B, C> {
-    /// Looks at everything that is open until nothing is; ranges that were never proved only with `unproved`. The round
-    /// under way is cut short.
+    /// Looks at everything that is open. The round under way is cut short.
     ///
     /// # Errors
     /// As classified; never a verdict on a part.
     ///
     /// # Cancel safety
     /// Safe to drop: what was left half way is done again.
-    pub async fn prove<F, Fut>(&self, settle: &F, applied: ClusterTime, unproved: bool, stop: &CancellationToken) -> Result<Proof>
+    pub async fn prove<F, Fut>(&self, settle: &F, applied: ClusterTime, reach: Reach, stop: &CancellationToken) -> Result<Proof>
     where
         F: Fn(ClusterTime) -> Fut + Sync,
         Fut: Future<Output = Result<()>> + Send,
@@ -64,15 +79,21 @@ impl<A: Source, B: Source, C: Store> Prover<A, B, C> {
             if stop.is_cancelled() {
                 return Err(Error::Interrupted);
             }
-            if unproved {
+            if reach == Reach::Whole {
                 while self.adopt(&round).await? {}
             }
-            proof.documents_looked_at += self.look_at_keys(known, &round, n == 0).await?;
-            let ranges = self.parity.scan_open(settings.workers * 2, unproved);
+            let looked_at = self.look_at_keys(known, &round, n == 0).await?;
+            proof.documents_looked_at += looked_at;
+            let ranges = self.parity.scan_open(settings.workers * 2, reach == Reach::Whole);
             proof.partitions_compared += ranges.len() as u64;
             self.compare_ranges(known, &round, ranges).await?;
             let left = self.parity.left();
-            if left.keys == 0 && left.stale == 0 && (left.unproved == 0 || !unproved) {
+            let is_done = match reach {
+                Reach::Ahead => left.stale == 0 && (looked_at < FEW || n >= ROUNDS_AHEAD),
+                Reach::Whole => left.keys == 0 && left.stale == 0 && left.unproved == 0,
+                Reach::WithoutUnproved => left.keys == 0 && left.stale == 0,
+            };
+            if is_done {
                 break;
             }
         }

@@ -1,6 +1,6 @@
 //! Looks at options, indexes and views.
 
-use super::{Known, Prover, Round, STRUCTURE_EVERY, is_due};
+use super::{Known, Prover, Round, STRUCTURE_EVERY, STRUCTURE_FOUND_EVERY, is_due};
 use crate::{
     checkpoint::Store,
     error::Result,
@@ -14,7 +14,8 @@ impl<A: Source, B: Source, C: Store> Prover<A, B, C> {
     /// Not while anything is being copied: the target is made then.
     pub(super) fn is_structure_due(&self, known: &Known) -> bool {
         let copying = self.catalog.living().iter().any(|c| c.entry().state.is_incomplete());
-        let every = STRUCTURE_EVERY.min(self.every).max(known.structure_took * 20);
+        let every = if known.structure.is_empty() { STRUCTURE_EVERY.min(self.every) } else { STRUCTURE_FOUND_EVERY };
+        let every = every.max(known.structure_took * 20);
         let restless = is_due(known.structure_at, known.structure_took * 20) && self.parity.take_structure();
         !copying && (restless || is_due(known.structure_at, every))
     }
