@@ -46,14 +46,15 @@ pub struct Setting {
 /// Every problem there is, in the order of the catalogue.
 pub fn resolve(raw: &Raw) -> Result<Resolved, Vec<Problem>> {
     let mut r = Resolver { raw, problems: Vec::new() };
+    let metadata_database = r.one("metadata_database", values::database).unwrap_or_default();
     let config = Config {
         source: r.secret("source"),
         target: r.secret("target"),
         listen: r.one("listen", values::loopback).unwrap_or_else(|| ([127, 0, 0, 1], 0).into()),
-        metadata_database: r.one("metadata_database", values::database).unwrap_or_default(),
         retry_deadline: r.duration("retry_deadline", Duration::from_secs(1)..=Duration::from_secs(24 * 3600)),
         exit_on_halt: r.one("on_halt", |t| values::word(t, &[("wait", false), ("exit", true)])).unwrap_or_default(),
-        selection: r.selection(),
+        selection: r.selection().reserving(&metadata_database),
+        metadata_database,
         drop_target_namespaces: r.switch("selection.drop_target_namespaces"),
         restart_from_scratch: r.asked("selection.restart_from_scratch"),
         copy: CopyConfig {

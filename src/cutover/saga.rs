@@ -5,7 +5,7 @@
 //! Each step is saved before it is taken.
 
 use super::{
-    STEPS, Step,
+    DONE, STEPS, Step,
     undo::{Settled, note_undone, settle},
 };
 use crate::{
@@ -97,6 +97,8 @@ struct Run {
     /// Events read when the tail had passed the fence.
     events: u64,
     steps: Vec<(Step, Duration)>,
+    /// Of the target: see [`Handover::at`].
+    handed_over_at: ClusterTime,
 }
 
 impl Run {
@@ -119,7 +121,14 @@ impl<S: Source, T: Target, C: Store> Cutover<S, T, C> {
     /// Not to be dropped half way.
     pub async fn run(mut self, timeout: Duration) -> Result<Outcome> {
         let deadline = Instant::now() + timeout;
-        let mut run = Run { deadline, fence: ClusterTime::default(), fenced_at: None, events: 0, steps: Vec::new() };
+        let mut run = Run {
+            deadline,
+            fence: ClusterTime::default(),
+            fenced_at: None,
+            events: 0,
+            steps: Vec::new(),
+            handed_over_at: ClusterTime::default(),
+        };
         let mut shut = None;
         let target_fenced = self.target_fenced;
         for step in STEPS.into_iter().filter(|step| *step != Step::Open || target_fenced) {
@@ -144,6 +153,10 @@ impl<S: Source, T: Target, C: Store> Cutover<S, T, C> {
                 Err(reason) => return self.undo(step, reason, run).await,
             }
         }
+        if shut.is_none() {
+            // Only saves the next start a look: it does the last step once more otherwise.
+            let _ = self.store.save_step(DONE).await;
+        }
         Ok(Outcome::Committed { fence: run.fence, blocked: run.fenced_at.map(|at| at.elapsed()), steps: run.steps, shut })
     }
 
@@ -162,7 +175,16 @@ impl<S: Source, T: Target, C: Store> Cutover<S, T, C> {
     }
 
     async fn take(&mut self, step: Step, run: &mut Run) -> Result<Verdict> {
-        self.store.save_step(step.label()).await?;
+        let saving = self.store.save_step(step.label());
+        if step > Step::Commit {
+            saving.await?;
+        } else {
+            // A target that falls silent must not keep the source. That it saves the step late does no harm.
+            match tokio::time::timeout_at(run.deadline, saving).await {
+                Ok(saved) => saved?,
+                Err(_) => return Ok(Err("time is up".to_owned())),
+            }
+        }
         self.within_time(step, run).await
     }
 
@@ -203,10 +225,11 @@ impl<S: Source, T: Target, C: Store> Cutover<S, T, C> {
                 if verdict.is_ok() && behind > 0 {
                     return Ok(Err(format!("{behind} changes came from the source behind the fence: somebody still writes to it")));
                 }
+                run.handed_over_at = self.target_time().await?;
                 return if verdict.is_ok() { self.compare(false).await } else { Ok(verdict) };
             }
             Step::Commit => {
-                let handover = Handover { at: self.target_time().await?, then_reverse: self.then_reverse, waived: self.waived.to_vec() };
+                let handover = Handover { at: run.handed_over_at, then_reverse: self.then_reverse, waived: self.waived.to_vec() };
                 self.store.save_commit(step.label(), &Phase::Committed { fence: run.fence }, handover).await?;
             }
             Step::Open => self.reader.allow_writes().await?,
@@ -252,7 +275,8 @@ impl<S: Source, T: Target, C: Store> Cutover<S, T, C> {
             &self.source,
             &self.reader,
             &self.selection,
-            &verify::Settings { parked, live: true, waived: self.waived.clone(), ..self.compare.clone() },
+            // Behind the seal the target's TTLs are at work, so documents are counted before it.
+            &verify::Settings { parked, counted: parked, live: true, waived: self.waived.clone(), ..self.compare.clone() },
             &self.stop,
         )
         .await?;

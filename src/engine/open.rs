@@ -13,7 +13,7 @@ use crate::{
     checkpoint::{FORMAT, MongoStore, Record, Store},
     config::{Config, redacted},
     copy::{Counts, plan},
-    cutover::settle,
+    cutover::{DONE, settle},
     error::{Error, Result},
     model::{Activity, ClusterTime, CutoverStatus, DirectionStatus, Fingerprint, Milestone, Phase, Side, Status},
     mongo::Cluster,
@@ -113,7 +113,8 @@ pub(super) async fn finished(
     }
     let later =
         store(hasty.source.cluster()).load().await.ok().flatten().filter(|r| r.way_back.as_ref().is_some_and(|w| w.of == record.id));
-    if later.is_none() && record.way_back.as_ref().is_some_and(|way| way.target_fenced) {
+    let shut = record.step.as_deref() != Some(DONE) && record.way_back.as_ref().is_some_and(|way| way.target_fenced);
+    if later.is_none() && shut {
         clusters.reader.allow_writes().await?;
     }
     status.send_replace(Status {

@@ -62,6 +62,8 @@ pub struct Settings {
     pub waived: Arc<[String]>,
     /// The target is not sealed yet: some options are rightly not on it.
     pub parked: bool,
+    /// Whether [`structure_only`] counts documents, too.
+    pub counted: bool,
     /// A migration follows the source meanwhile: a collection that is dropped is nothing unusual.
     pub live: bool,
     /// For scans that break.
@@ -82,6 +84,7 @@ impl Settings {
             max_listed: 1_000,
             generations: 10,
             parked: false,
+            counted: true,
             live: false,
             retry,
         }
@@ -183,7 +186,7 @@ pub async fn structure_only<A: Source, B: Source>(
     let found = survey::look((source, target), selection, settings, stop).await?;
     let mut draft = Draft::default();
     draft.covered.parked = settings.parked;
-    let jobs: Vec<_> = found.pairs.iter().filter_map(plan::Pair::collections).collect();
+    let jobs: Vec<_> = found.pairs.iter().filter(|_| settings.counted).filter_map(plan::Pair::collections).collect();
     let counts = parallel::all(jobs, settings.workers, stop, |(ours, theirs), _| {
         let (source, target) = (source.clone(), target.clone());
         async move {
