@@ -73,8 +73,8 @@ pub async fn run(config: Config, way: Way, status: watch::Sender<Status>, stop: 
         loop {
             let clusters = connect::Clusters::connect(&config, &metrics, &stop).await?;
             let ended = async {
-                if !open::finished(&config, &clusters, former.as_ref(), &status).await? {
-                    let job = open::open(&config, &clusters, former.as_ref(), metrics.clone(), status.clone(), &stop).await?;
+                if let open::Seen::Unfinished(there) = open::finished(&config, &clusters, former.as_ref(), &status).await? {
+                    let job = open::open(&config, &clusters, (former.as_ref(), there), metrics.clone(), status.clone(), &stop).await?;
                     job.run(&mut asked, &stop).await?;
                 }
                 reverse::Former::wanted(&MongoStore::new(clusters.target.cluster().clone(), &config.metadata_database)).await
