@@ -35,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 pub(super) async fn open(
     config: &Config,
     clusters: &Clusters,
-    (former, there): (Option<&Former>, Option<Record>),
+    (former, there): (Option<&Former>, Option<Box<Record>>),
     metrics: Arc<Metrics>,
     status: watch::Sender<Status>,
     stop: &CancellationToken,
@@ -95,7 +95,7 @@ pub(super) enum Seen {
     /// There is nothing to do.
     Finished,
     /// A migration to go on with, one to make room, or none.
-    Unfinished(Option<Record>),
+    Unfinished(Option<Box<Record>>),
 }
 
 /// Whether the migration is committed: then there is nothing to do but the last step of a cutover that leads back, which a
@@ -115,10 +115,10 @@ pub(super) async fn finished(
     let Ok(Some(record)) = store(hasty.target.cluster()).load().await else { return Ok(Seen::Unfinished(None)) };
     let superseded = former.is_some_and(|former| !former.leads_to(&record));
     if superseded || config.restart_from_scratch || !matches!(record.phase, Phase::Committed { .. }) {
-        return Ok(Seen::Unfinished(Some(record)));
+        return Ok(Seen::Unfinished(Some(Box::new(record))));
     }
     if !fingerprint(config, &hasty).await.is_ok_and(|ours| ours.differences(&record.fingerprint).is_empty()) {
-        return Ok(Seen::Unfinished(Some(record)));
+        return Ok(Seen::Unfinished(Some(Box::new(record))));
     }
     let later =
         store(hasty.source.cluster()).load().await.ok().flatten().filter(|r| r.way_back.as_ref().is_some_and(|w| w.of == record.id));
