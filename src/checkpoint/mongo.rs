@@ -175,6 +175,18 @@ impl MongoStore {
         if found("saving the checkpoint", &reply)? { Ok(()) } else { Err(lost()) }
     }
 
+    /// Forgets that a way back of this committed migration is wanted. Without its lease, which nobody needs any more.
+    ///
+    /// # Errors
+    /// As classified.
+    pub async fn forget_wish(&self, id: &str) -> Result<()> {
+        let filter = doc! {"_id": ID, "id": id, "handover.then_reverse": true};
+        let update = doc! {"q": filter, "u": {"$set": {"handover.then_reverse": false}}};
+        let command = doc! {"update": "migration", "updates": [update], "writeConcern": {"w": "majority"}};
+        let doing = "forgetting that a way back is wanted";
+        found(doing, &self.run(doing, &command).await?).map(drop)
+    }
+
     /// Drops the metadata database.
     ///
     /// # Errors

@@ -48,6 +48,7 @@ pub struct Setting {
 pub fn resolve(raw: &Raw) -> Result<Resolved, Vec<Problem>> {
     let mut r = Resolver::of(raw);
     let (listen, control) = control(&mut r);
+    let metadata_database = r.one("metadata_database", values::database).unwrap_or_default();
     let config = Config {
         source: r.secret("source"),
         target: r.secret("target"),
@@ -65,10 +66,10 @@ pub fn resolve(raw: &Raw) -> Result<Resolved, Vec<Problem>> {
             latency: r.duration("throttle.latency", Duration::from_millis(1)..=Duration::from_secs(60)),
             queue: r.number("throttle.queue", 1..=1_000_000) as u64,
         },
-        metadata_database: r.one("metadata_database", values::database).unwrap_or_default(),
         retry_deadline: r.duration("retry_deadline", Duration::from_secs(1)..=Duration::from_secs(24 * 3600)),
         exit_on_halt: r.one("on_halt", |t| values::word(t, &[("wait", false), ("exit", true)])).unwrap_or_default(),
-        selection: r.selection(),
+        selection: r.selection().reserving(&metadata_database),
+        metadata_database,
         users_and_roles: r.users_and_roles(),
         shard: r.shard(),
         drop_target_namespaces: r.switch("selection.drop_target_namespaces"),

@@ -9,5 +9,5 @@ mod undo;
 pub use gates::{Facts, gates};
 pub use rehearsal::{Plan, rehearse};
 pub use saga::{Cutover, Outcome};
-pub use step::{STEPS, Step};
+pub use step::{DONE, STEPS, Step};
 pub use undo::{Settled, give_back, settle, take_back};

@@ -5,7 +5,7 @@
 //! Each step is saved before it is taken.
 
 use super::{
-    STEPS, Step,
+    DONE, STEPS, Step,
     undo::{Settled, note_undone, settle},
 };
 use crate::{
@@ -107,6 +107,8 @@ struct Run {
     events: u64,
     proof: Proof,
     steps: Vec<(Step, Duration)>,
+    /// Of the target: see [`Handover::at`].
+    handed_over_at: ClusterTime,
 }
 
 impl Run {
@@ -132,8 +134,15 @@ impl<S: Source, T: Target, C: Store> Cutover<S, T, C> {
     /// Not to be dropped half way.
     pub async fn run(mut self, timeout: Duration) -> Result<Outcome> {
         let deadline = Instant::now() + timeout;
-        let mut run =
-            Run { deadline, fence: ClusterTime::default(), fenced_at: None, events: 0, proof: Proof::default(), steps: Vec::new() };
+        let mut run = Run {
+            deadline,
+            fence: ClusterTime::default(),
+            fenced_at: None,
+            events: 0,
+            proof: Proof::default(),
+            steps: Vec::new(),
+            handed_over_at: ClusterTime::default(),
+        };
         let mut shut = None;
         let target_fenced = self.target_fenced;
         for step in STEPS.into_iter().filter(|step| *step != Step::Open || target_fenced) {
@@ -158,6 +167,10 @@ impl<S: Source, T: Target, C: Store> Cutover<S, T, C> {
                 Err(reason) => return self.undo(step, reason, run).await,
             }
         }
+        if shut.is_none() {
+            // Only saves the next start a look: it does the last step once more otherwise.
+            let _ = self.store.save_step(DONE).await;
+        }
         Ok(Outcome::Committed { fence: run.fence, blocked: run.fenced_at.map(|at| at.elapsed()), proof: run.proof, steps: run.steps, shut })
     }
 
@@ -176,7 +189,16 @@ impl<S: Source, T: Target, C: Store> Cutover<S, T, C> {
     }
 
     async fn take(&mut self, step: Step, run: &mut Run) -> Result<Verdict> {
-        self.store.save_step(step.label()).await?;
+        let saving = self.store.save_step(step.label());
+        if step > Step::Commit {
+            saving.await?;
+        } else {
+            // A target that falls silent must not keep the source. That it saves the step late does no harm.
+            match tokio::time::timeout_at(run.deadline, saving).await {
+                Ok(saved) => saved?,
+                Err(_) => return Ok(Err("time is up".to_owned())),
+            }
+        }
         self.within_time(step, run).await
     }
 
@@ -234,10 +256,11 @@ impl<S: Source, T: Target, C: Store> Cutover<S, T, C> {
                 if verdict.is_ok() && behind > 0 {
                     return Ok(Err(format!("{behind} changes came from the source behind the fence: somebody still writes to it")));
                 }
+                run.handed_over_at = self.target_time().await?;
                 return if verdict.is_ok() { self.compare(false, !run.proof.complete).await } else { Ok(verdict) };
             }
             Step::Commit => {
-                let handover = Handover { at: self.target_time().await?, then_reverse: self.then_reverse, waived: self.waived.to_vec() };
+                let handover = Handover { at: run.handed_over_at, then_reverse: self.then_reverse, waived: self.waived.to_vec() };
                 self.store.save_commit(step.label(), &Phase::Committed { fence: run.fence }, handover).await?;
             }
             Step::Open => self.reader.allow_writes().await?,
@@ -315,7 +338,8 @@ impl<S: Source, T: Target, C: Store> Cutover<S, T, C> {
             &self.source,
             &self.reader,
             &self.selection,
-            &verify::Settings { parked, live: true, count, waived: self.waived.clone(), ..self.compare.clone() },
+            // Behind the seal the target's TTLs are at work, so documents are counted before it.
+            &verify::Settings { parked, counted: parked, count, live: true, waived: self.waived.clone(), ..self.compare.clone() },
             &self.stop,
         )
         .await?;

@@ -25,6 +25,8 @@ pub enum Step {
 /// All, in order.
 pub const STEPS: [Step; 8] = [Step::Begin, Step::Fence, Step::Drain, Step::Recheck, Step::Seal, Step::Confirm, Step::Commit, Step::Open];
 
+/// What is saved as the step once nothing of a cutover is left to do.
+pub const DONE: &str = "done";
 /// What is saved as the step while a cutover is undone: no commit comes into force behind it.
 pub(super) const UNDO: &str = "undo";
 

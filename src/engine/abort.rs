@@ -93,6 +93,12 @@ async fn give_up(clusters: &Clusters, store: &MongoStore, record: &Record, how: 
     }
     let dropped = if how.drop_target_namespaces { drop_namespaces(&clusters.target, &store.entries().await?).await? } else { 0 };
     store.wipe().await?;
+    if let Some(way) = &record.way_back {
+        let former = MongoStore::new(clusters.source.cluster().clone(), store.database());
+        if let Err(error) = former.forget_wish(&way.of).await {
+            tracing::warn!(error = error.story(), "that a way back was wanted could not be forgotten: `run` would begin it once more");
+        }
+    }
     Ok(Answer::done(match (&record.way_back, how.drop_target_namespaces) {
         (Some(_), _) => {
             "aborted: the new primary stays as it is, and the metadata is gone; on the former source unique indexes stay plain and \

@@ -175,7 +175,14 @@ impl Running {
                 let _ = answer.send(told);
                 Ok(None)
             }
-            Ended::Cutover(outcome) => {
+            Ended::Cutover(Err(error)) => {
+                let mut told = Answer::from(&error);
+                told.message = format!("the cutover is neither committed nor undone yet, and the source may be blocked: {}", told.message);
+                told.hint = Some("`mongoferry resume` finds out and goes on; `mongoferry abort` gives the source back".into());
+                let _ = answer.send(told);
+                Err(error)
+            }
+            Ended::Cutover(Ok(outcome)) => {
                 let (told, done) = self.cut_over(job, outcome).await?;
                 job.board.publish();
                 let _ = answer.send(told);
@@ -184,9 +191,9 @@ impl Running {
         }
     }
 
-    async fn cut_over(&self, job: &Job, outcome: Result<Outcome>) -> Result<(Answer, Option<Done>)> {
+    async fn cut_over(&self, job: &Job, outcome: Outcome) -> Result<(Answer, Option<Done>)> {
         let blocked_seconds = |blocked: Option<Duration>| blocked.map(|d| d.as_secs_f64());
-        match outcome? {
+        match outcome {
             Outcome::Committed { fence, blocked, proof, steps, shut } => {
                 job.step(Milestone::Sealed(fence)).await?;
                 let mut known = job.board.known();

@@ -18,7 +18,7 @@ use crate::{
     error::{Error, Remedy, Result},
     model::{Activity, ClusterTime, Milestone, Phase, Position},
     observe::{Answer, Request},
-    source::StartAt,
+    source::{Source, StartAt},
     tasks::{first_error, panicked},
 };
 use std::sync::Arc;
@@ -106,7 +106,14 @@ impl Job {
         if self.board.phase() == Phase::CuttingOver {
             match settle(&self.clusters.source, &self.store).await {
                 Ok(Settled::Undone) => {}
-                Ok(Settled::Committed(fence)) => return self.step(Milestone::Sealed(fence)).await.map(|()| Turn::Ended),
+                Ok(Settled::Committed(fence)) => {
+                    if self.target_fenced
+                        && let Err(error) = self.clusters.reader.allow_writes().await
+                    {
+                        return self.halt(error);
+                    }
+                    return self.step(Milestone::Sealed(fence)).await.map(|()| Turn::Ended);
+                }
                 Err(error) => return self.halt(error),
             }
         }

@@ -88,7 +88,7 @@ pub async fn run(config: Config, way: Way, status: watch::Sender<Status>, stop: 
             let name = ProcessName::new(&config.metadata_database);
             let clusters = connect::Clusters::connect(&config, &metrics, &stop, Some(name)).await?;
             let ended = async {
-                if !open::finished(&config, &clusters, former.as_ref(), &status).await? {
+                if let open::Seen::Unfinished(there) = open::finished(&config, &clusters, former.as_ref(), &status).await? {
                     let mut order = StartOrder::default();
                     if std::mem::take(&mut held) {
                         match hold::hold(&config, &clusters, &mut asked, &status, &stop).await? {
@@ -97,7 +97,8 @@ pub async fn run(config: Config, way: Way, status: watch::Sender<Status>, stop: 
                         }
                     }
                     config.copy.indexes_before_data = order.indexes_before_data.unwrap_or(config.copy.indexes_before_data);
-                    let job = open::open(&config, order, &clusters, former.as_ref(), metrics.clone(), status.clone(), &stop).await?;
+                    let stands = (former.as_ref(), there);
+                    let job = open::open(&config, order, &clusters, stands, metrics.clone(), status.clone(), &stop).await?;
                     job.run(&mut asked, &stop).await?;
                 }
                 reverse::Former::wanted(&MongoStore::new(clusters.target.cluster().clone(), &config.metadata_database)).await

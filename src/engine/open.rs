@@ -17,7 +17,7 @@ use crate::{
     checkpoint::{FORMAT, MongoStore, Record, Store},
     config::{Config, redacted},
     copy::{Counts, plan},
-    cutover::settle,
+    cutover::{DONE, settle},
     error::{Error, Result},
     model::{Activity, ClusterTime, CutoverStatus, DirectionStatus, Fingerprint, KeptSettings, Milestone, Phase, Settings, Side, Status},
     mongo::{Cluster, Topology},
@@ -40,13 +40,11 @@ pub(super) async fn open(
     config: &Config,
     order: StartOrder,
     clusters: &Clusters,
-    former: Option<&Former>,
+    (former, there): (Option<&Former>, Option<Box<Record>>),
     metrics: Arc<Metrics>,
     status: watch::Sender<Status>,
     stop: &CancellationToken,
 ) -> Result<Job> {
-    let hasty = clusters.hasty(START_DEADLINE);
-    let there = MongoStore::new(hasty.target.cluster().clone(), &config.metadata_database).load().await.ok().flatten();
     // Which of them is to be gone on with.
     let former = former.filter(|former| !there.as_ref().is_some_and(|record| former.leads_to(record)));
     let way_back = former.is_some() || there.is_some_and(|record| record.way_back.is_some());
@@ -56,7 +54,9 @@ pub(super) async fn open(
     if stop.is_cancelled() {
         return Err(Error::Interrupted);
     }
-    let ours = |record: &Record| inspected.fingerprint.as_ref().is_some_and(|f| f.source == record.fingerprint.source);
+    let ours = |record: &Record| {
+        cut_short(&record.phase, record.fenced) && inspected.fingerprint.as_ref().is_some_and(|f| f.source == record.fingerprint.source)
+    };
     if !inspected.errors.is_empty() {
         if inspected.record.as_ref().is_some_and(ours) && store.take().await.is_ok() {
             let given_back = give_source_back(clusters, &store).await;
@@ -100,6 +100,14 @@ pub(super) async fn open(
     Ok(Job::new(config.clone(), clusters, store, board, &record, lease))
 }
 
+/// What the first look finds.
+pub(super) enum Seen {
+    /// There is nothing to do.
+    Finished,
+    /// A migration to go on with, one to make room, or none.
+    Unfinished(Option<Box<Record>>),
+}
+
 /// Whether the migration is committed: then there is nothing to do but the last step of a cutover that leads back, which a
 /// crash may have left out. Nothing is written to the metadata: the cluster that holds them may be fenced again by now.
 ///
@@ -110,20 +118,22 @@ pub(super) async fn finished(
     clusters: &Clusters,
     former: Option<&Former>,
     status: &watch::Sender<Status>,
-) -> Result<bool> {
-    let hasty = clusters.hasty(START_DEADLINE);
+) -> Result<Seen> {
+    // The preflight will ask again, with more patience; what cannot be asked for is its to tell.
+    let hasty = clusters.hasty(START_DEADLINE / 2);
     let store = |cluster: &Cluster| MongoStore::new(cluster.clone(), &config.metadata_database);
-    // What cannot be asked for is the preflight's to tell.
-    let Ok(Some(record)) = store(hasty.target.cluster()).load().await else { return Ok(false) };
-    let Ok(ours) = fingerprint(config, &hasty).await else { return Ok(false) };
+    let Ok(Some(record)) = store(hasty.target.cluster()).load().await else { return Ok(Seen::Unfinished(None)) };
     let superseded = former.is_some_and(|former| !former.leads_to(&record));
-    let committed = matches!(record.phase, Phase::Committed { .. });
-    if !committed || superseded || config.restart_from_scratch || !ours.differences(&record.fingerprint).is_empty() {
-        return Ok(false);
+    if superseded || config.restart_from_scratch || !matches!(record.phase, Phase::Committed { .. }) {
+        return Ok(Seen::Unfinished(Some(Box::new(record))));
+    }
+    if !fingerprint(config, &hasty).await.is_ok_and(|ours| ours.differences(&record.fingerprint).is_empty()) {
+        return Ok(Seen::Unfinished(Some(Box::new(record))));
     }
     let later =
         store(hasty.source.cluster()).load().await.ok().flatten().filter(|r| r.way_back.as_ref().is_some_and(|w| w.of == record.id));
-    if later.is_none() && record.way_back.as_ref().is_some_and(|way| way.target_fenced) {
+    let shut = record.step.as_deref() != Some(DONE) && record.way_back.as_ref().is_some_and(|way| way.target_fenced);
+    if later.is_none() && shut {
         clusters.reader.allow_writes().await?;
     }
     status.send_replace(Status {
@@ -138,7 +148,7 @@ pub(super) async fn finished(
         can_write_to_target: later.is_none_or(|later| !matches!(later.phase, Phase::Committed { .. })),
         ..Status::default()
     });
-    Ok(true)
+    Ok(Seen::Finished)
 }
 
 fn direction(config: &Config, record: &Record) -> DirectionStatus {
@@ -160,11 +170,16 @@ async fn still_reached(former: &Former, clusters: &Clusters) -> Result<()> {
     }
 }
 
+/// Whether a cutover has begun that is neither committed nor undone.
+fn cut_short(phase: &Phase, fenced: bool) -> bool {
+    *phase == Phase::CuttingOver || (fenced && !matches!(phase, Phase::Committed { .. }))
+}
+
 /// A cutover that a crash cut short: the source is never left fenced. The target is taken back by the work. Says whether there
 /// was one.
 async fn give_source_back(clusters: &Clusters, store: &MongoStore) -> Result<bool> {
     let (phase, fenced) = store.standing().await?;
-    if matches!(phase, Phase::Committed { .. }) || (!fenced && phase != Phase::CuttingOver) {
+    if !cut_short(&phase, fenced) {
         return Ok(false);
     }
     tracing::warn!("undoing a cutover that was cut short");

@@ -74,6 +74,8 @@ pub struct Selection {
     renames: Vec<(String, String)>,
     /// Whether it is the way back: the names of the source are those that the flags give to the target.
     inverse: bool,
+    /// A database that is never taken: that of the metadata, which after a way back lies on both sides.
+    reserved: Option<String>,
 }
 
 impl Selection {
@@ -108,7 +110,14 @@ impl Selection {
             exclude: patterns("--exclude", exclude)?,
             renames: renames.to_vec(),
             inverse: false,
+            reserved: None,
         })
+    }
+
+    /// The same, that never takes this database.
+    #[must_use]
+    pub fn reserving(self, database: &str) -> Self {
+        Self { reserved: Some(database.to_owned()), ..self }
     }
 
     /// The same seen from the other side: takes what this one gives to the target, and gives it its first name.
@@ -138,7 +147,7 @@ impl Selection {
     }
 
     fn takes_forward(&self, ns: &Namespace) -> bool {
-        if ns.is_internal() {
+        if ns.is_internal() || self.reserved.as_deref() == Some(ns.db()) {
             return false;
         }
         if ns.is_temporary() {
@@ -311,6 +320,8 @@ mod tests {
         assert!(back.touches_database("store") && back.touches_database("x") && !back.touches_database("y"));
         assert_eq!(back.describe().2, ["store=shop", "x.b=shop.a"]);
         assert!(there.inverse().inverse().takes(&ns("shop.c")));
+        let all = Selection::default().reserving("meta");
+        assert!(!all.takes(&ns("meta.migration")) && !all.inverse().takes(&ns("meta.migration")) && all.inverse().takes(&ns("a.b")));
     }
 
     #[test]

@@ -118,12 +118,12 @@ async fn verbs_reach_the_engine_with_their_defaults() {
         (
             "/cutover",
             "",
-            serde_json::json!({ "verb": "cutover", "writes_stopped": false, "timeout_seconds": 60, "dry_run": false, "waive_indexes": [] }),
+            serde_json::json!({ "verb": "cutover", "writes_stopped": false, "timeout_seconds": 60, "dry_run": false, "waive_indexes": [], "then_reverse": false }),
         ),
         (
             "/cutover",
             r#"{"dry_run":true}"#,
-            serde_json::json!({ "verb": "cutover", "writes_stopped": false, "timeout_seconds": 60, "dry_run": true, "waive_indexes": [] }),
+            serde_json::json!({ "verb": "cutover", "writes_stopped": false, "timeout_seconds": 60, "dry_run": true, "waive_indexes": [], "then_reverse": false }),
         ),
     ] {
         let (code, answer) = server.post(path, body).await;

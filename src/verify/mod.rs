@@ -71,6 +71,8 @@ pub struct Settings {
     pub shard_keys: Arc<BTreeMap<Namespace, ShardKey>>,
     /// The target is not sealed yet: some options are rightly not on it.
     pub parked: bool,
+    /// Whether [`structure_only`] counts documents, too.
+    pub counted: bool,
     /// A migration follows the source meanwhile: a collection that is dropped is nothing unusual.
     pub live: bool,
     /// Whether [`structure_only`] counts the documents of large collections, too.
@@ -102,6 +104,7 @@ impl Settings {
             max_listed: 1_000,
             generations: 10,
             parked: false,
+            counted: true,
             live: false,
             count: true,
             only: None,
@@ -214,7 +217,7 @@ pub async fn structure_only<A: Source, B: Source>(
     let found = survey::look((source, target), selection, settings, stop).await?;
     let mut draft = Draft::default();
     draft.covered.parked = settings.parked;
-    let jobs: Vec<_> = found.pairs.iter().filter_map(plan::Pair::collections).collect();
+    let jobs: Vec<_> = found.pairs.iter().filter(|_| settings.counted).filter_map(plan::Pair::collections).collect();
     let counts = parallel::all(jobs, settings.workers, stop, |(ours, theirs), _| {
         let (source, target, all) = (source.clone(), target.clone(), settings.count);
         async move {
