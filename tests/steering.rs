@@ -8,7 +8,7 @@ mod real {
     use bson::{Document, doc};
     use serde_json::{Value, json};
     use std::{fs, sync::Arc, time::Duration};
-    use testbed::{DataSet, fill};
+    use testbed::{DataSet, Options, fill};
     use tokio::time::{Instant, sleep};
     use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
@@ -84,7 +84,8 @@ mod real {
         api.expect("commit", json!({}), false).await;
         let unlike = api.expect("start", json!({"source": "cluster0", "destination": "cluster1", "sharding": {}}), false).await;
         assert_eq!(unlike["error"], "InvalidOption");
-        let start = json!({"source": "cluster0", "destination": "cluster1", "reversible": false, "enableUserWriteBlocking": "sourceAndDestination"});
+        let start = json!({"source": "cluster0", "destination": "cluster1", "reversible": false, "enableUserWriteBlocking": "sourceAndDestination",
+            "verification": {"enabled": false}});
         api.expect("start", start.clone(), true).await;
 
         let running = api.wait_for(&ferry, "the copy", |p| p["state"] == "RUNNING" && p["info"] == "collection copy").await;
@@ -98,6 +99,8 @@ mod real {
         ferry.kill_9();
         ferry.restart();
         api.wait_for(&ferry, "PAUSED after a crash", |p| p["state"] == "PAUSED").await;
+        let paused = api.wait_for(&ferry, "no verification", |p| p.get("verification").is_none()).await;
+        assert_eq!(paused["state"], "PAUSED", "what the start said is remembered: {paused:#}");
         api.expect("resume", json!({}), true).await;
         api.wait_for(&ferry, "RUNNING", |p| p["state"] == "RUNNING").await;
         api.expect("resume", json!({}), false).await;
@@ -210,6 +213,26 @@ mod real {
     }
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn a_secondary_that_falls_behind_slows_the_copy_until_it_is_back() {
+        let pair = Pair::with(Options::default(), Options { nodes: 3, ..Options::default() }).await;
+        fill(&pair.from, DataSet { documents: 6_000, ..DataSet::default() }).await.unwrap();
+        let mut ferry = pair.ferry(&["--copy-rate", "20kB/s", "--throttle-lag", "2s", "--throttle-latency", "60s"]);
+        ferry.wait_for("the copy", |s| slowed_by(s, "copy_rate")).await;
+        let secondary = (pair.target.primary().await.unwrap() + 1) % 3;
+        // It goes on answering, and applies nothing any more; the other one is enough for a majority.
+        let stop = |mode: &str| doc! {"configureFailPoint": "rsSyncApplyStop", "mode": mode};
+        pair.target.admin(secondary, stop("alwaysOn")).await.unwrap();
+        let status = ferry.wait_for("the lag to be noticed", |s| slowed_by(s, "target_lag")).await;
+        assert!(status["throttle"]["copy_share"].as_f64() < Some(1.0), "{status:#}");
+        assert!(ferry.metrics().await.contains("mongoferry_throttled{reason=\"target_lag\"} 1"));
+        pair.target.admin(secondary, stop("off")).await.unwrap();
+        ferry.wait_for("full speed", |s| !slowed_by(s, "target_lag") && s["throttle"]["copy_share"] == 1.0).await;
+        ferry.verb(&["abort", "--yes"]).await.expect(0, "abort");
+        assert_eq!(ferry.wait_exit().await, 0, "{}", ferry.log());
+        pair.end().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn a_pause_drains_or_drops_what_was_read() {
         let pair = Pair::start().await;
         fill(&pair.from, DataSet { documents: 500, ..DataSet::default() }).await.unwrap();
@@ -218,7 +241,7 @@ mod real {
         let notes = pair.to.database("notes").collection::<Document>("many");
         let many = |from: i32| doc! {"insert": "many", "documents": (from..from + 20_000).map(|n| doc! {"_id": n}).collect::<Vec<_>>()};
 
-        slow_down(&pair.to, &["update"], Duration::from_secs(2)).await;
+        slow_down(&pair.to, &["insert"], Duration::from_secs(2)).await;
         run(&pair.from, "notes", many(0)).await;
         ferry.wait_for("events in flight", |s| s["in_flight"]["bytes"].as_u64() > Some(1 << 20)).await;
         ferry.verb(&["pause", "--immediate"]).await.expect(0, "pause at once");
@@ -234,7 +257,7 @@ mod real {
         ferry.wait_until_caught_up(&pair.from).await;
         assert_eq!(notes.count_documents(doc! {}).await.unwrap(), 20_000);
 
-        slow_down(&pair.to, &["update"], Duration::from_millis(300)).await;
+        slow_down(&pair.to, &["insert"], Duration::from_secs(1)).await;
         run(&pair.from, "notes", many(20_000)).await;
         ferry.wait_for("events in flight", |s| s["in_flight"]["bytes"].as_u64() > Some(1 << 20)).await;
         ferry.verb(&["pause"]).await.expect(0, "pause");

@@ -6,22 +6,23 @@ use crate::{
     config::Config,
     error::{Error, Result},
     model::{Settings, Status},
-    observe::{Answer, Command, Request},
+    observe::{Answer, Command, Request, StartOrder},
 };
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-/// Waits for a start, unless the migration has begun in an earlier run. `false` where it was given up instead.
+/// Waits for a start, and gives the order; an empty one where the migration has begun in an earlier run, and none where it
+/// was given up instead.
 ///
 /// # Errors
 /// What the preflight finds. [`Error::Interrupted`] where `stop` fires.
 pub(super) async fn hold(
-    config: &mut Config,
+    config: &Config,
     clusters: &Clusters,
     requests: &mut mpsc::Receiver<Request>,
     status: &watch::Sender<Status>,
     stop: &CancellationToken,
-) -> Result<bool> {
+) -> Result<Option<StartOrder>> {
     let mut inspected = inspect(config, &clusters.hasty(START_DEADLINE)).await;
     if stop.is_cancelled() {
         return Err(Error::Interrupted);
@@ -30,7 +31,7 @@ pub(super) async fn hold(
         return Err(inspected.errors.swap_remove(0));
     }
     if inspected.record.is_some() {
-        return Ok(true);
+        return Ok(Some(StartOrder::default()));
     }
     tracing::info!("held: waits for `mongoferry start`, or POST /api/v1/start");
     status.send_replace(held(&config.settings));
@@ -42,22 +43,16 @@ pub(super) async fn hold(
         };
         let told = match request.command {
             Command::Start(order) => {
-                if let Some(before) = order.indexes_before_data {
-                    config.copy.indexes_before_data = before;
-                }
-                if let Some(on) = order.verification {
-                    config.settings.verification = on;
-                }
                 status.send_modify(|s| {
                     s.activity = "running".into();
                     (s.reason, s.remedy, s.permitted) = (None, None, Vec::new());
                 });
                 let _ = request.answer.send(Answer::done("started"));
-                return Ok(true);
+                return Ok(Some(order));
             }
             Command::Abort => {
                 let _ = request.answer.send(Answer::done("given up; nothing was written"));
-                return Ok(false);
+                return Ok(None);
             }
             _ => Answer { hint: Some("`mongoferry start` begins".into()), ..Answer::no("it is held: nothing has begun yet") },
         };

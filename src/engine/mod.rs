@@ -21,7 +21,7 @@ use crate::{
     config::{Config, ControlConfig, redacted},
     error::{Error, Result},
     model::{Selection, Status},
-    observe::{Access, Endpoint, Metrics, Setup, Tls, Token, serve},
+    observe::{Access, Endpoint, Metrics, Setup, StartOrder, Tls, Token, serve},
     verify,
 };
 use secrecy::{ExposeSecret, SecretString};
@@ -57,10 +57,15 @@ pub async fn run(mut config: Config, status: watch::Sender<Status>, stop: Cancel
     let outcome = async {
         let clusters = connect::Clusters::connect(&config, &metrics, &stop).await?;
         let ended = async {
-            if config.hold && !hold::hold(&mut config, &clusters, &mut asked, &status, &stop).await? {
-                return Ok(());
+            let mut order = StartOrder::default();
+            if config.hold {
+                match hold::hold(&config, &clusters, &mut asked, &status, &stop).await? {
+                    Some(given) => order = given,
+                    None => return Ok(()),
+                }
             }
-            open::open(&config, &clusters, metrics.clone(), status.clone(), &stop).await?.run(&mut asked, &stop).await?;
+            config.copy.indexes_before_data = order.indexes_before_data.unwrap_or(config.copy.indexes_before_data);
+            open::open(&config, order, &clusters, metrics.clone(), status.clone(), &stop).await?.run(&mut asked, &stop).await?;
             if config.hold && status.borrow().phase == "committed" {
                 hold::linger(&mut asked, &stop).await;
             }

@@ -15,8 +15,8 @@ use crate::{
     config::Config,
     copy::{Counts, plan},
     error::{Error, Result},
-    model::{Activity, ClusterTime, CutoverStatus, Fingerprint, Milestone, Phase, Settings, Status},
-    observe::Metrics,
+    model::{Activity, ClusterTime, CutoverStatus, Fingerprint, KeptSettings, Milestone, Phase, Settings, Status},
+    observe::{Metrics, StartOrder},
     source::{Estimate, Source},
     target::Target,
 };
@@ -31,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 /// Whatever the preflight found first, before anything is written.
 pub(super) async fn open(
     config: &Config,
+    order: StartOrder,
     clusters: &Clusters,
     metrics: Arc<Metrics>,
     status: watch::Sender<Status>,
@@ -47,7 +48,7 @@ pub(super) async fn open(
     let raw_diffs = inspected.features.is_some_and(|f| f.raw_diffs);
     let clusters = Clusters { source: clusters.source.clone().with_raw_diffs(raw_diffs), ..clusters.clone() };
     let store = MongoStore::new(clusters.target.cluster().clone(), &config.metadata_database);
-    let opening = Opening { config, clusters: &clusters, store: &store };
+    let opening = Opening { config, order, clusters: &clusters, store: &store };
     let mut record = match inspected.record.take() {
         Some(record) => {
             store.take().await?;
@@ -66,6 +67,7 @@ pub(super) async fn open(
 
 struct Opening<'a> {
     config: &'a Config,
+    order: StartOrder,
     clusters: &'a Clusters,
     store: &'a MongoStore,
 }
@@ -91,7 +93,10 @@ impl Opening<'_> {
             resume_token: None,
             resume_time: ClusterTime::default(),
             fenced: false,
-            settings: None,
+            settings: self.order.verification.map(|verification| {
+                let options = self.config.settings.clone();
+                KeptSettings { set: Settings { verification, ..options.clone() }, options }
+            }),
         };
         self.store.create(&record).await?;
         Ok(record)

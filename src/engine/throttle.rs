@@ -44,6 +44,8 @@ struct Seen {
     source: Sight,
     target: Sight,
     governor: Governor,
+    /// What was logged as in force.
+    told: Vec<SlowReason>,
 }
 
 /// What is seen of one cluster.
@@ -113,6 +115,7 @@ impl Steering {
     pub(super) fn change(&self, settings: Settings) {
         self.settings.send_replace(settings);
         self.apply();
+        self.tell();
     }
 
     fn apply(&self) {
@@ -134,6 +137,20 @@ impl Steering {
         let by_rate = at_rate.into_iter().filter(|(_, pace, ..)| pace.is_at_its_rate());
         let by_rate = by_rate.map(|(reason, _, name, rate)| (reason, format!("`{name}` is {rate}")));
         by_operator.chain(by_rate).chain(seen.governor.reason().cloned()).collect()
+    }
+
+    /// Logs reasons that came and went since the last time.
+    fn tell(&self) {
+        let now = self.reasons();
+        let mut seen = self.seen();
+        let Shares { copy, tail } = seen.governor.shares();
+        for (reason, detail) in now.iter().filter(|(reason, _)| !seen.told.contains(reason)) {
+            tracing::info!(reason = reason.label(), detail, copy_share = copy, tail_share = tail, "throttled");
+        }
+        for reason in seen.told.iter().filter(|told| !now.iter().any(|(reason, _)| reason == *told)) {
+            tracing::info!(reason = reason.label(), "no longer throttled");
+        }
+        seen.told = now.into_iter().map(|(reason, _)| reason).collect();
     }
 
     pub(super) fn status(&self) -> ThrottleStatus {
@@ -166,12 +183,12 @@ pub(super) async fn collect(cluster: Cluster, steering: Steering, stop: Cancella
         change(if side == Side::Source { &mut seen.source } else { &mut seen.target });
     };
     while stop.run_until_cancelled(tick.tick()).await.is_some() {
-        if let Ok(ping) = cluster.ping().await {
-            note(&|sight| {
-                sight.meter.see(ping);
-                sight.pinged = Some(Instant::now());
-            });
-        }
+        // One that does not answer is not asked more: each question would hold up the end.
+        let Ok(ping) = cluster.ping().await else { continue };
+        note(&|sight| {
+            sight.meter.see(ping);
+            sight.pinged = Some(Instant::now());
+        });
         if rounds.is_multiple_of(HEALTH_EVERY) {
             let health = cluster.health().await;
             note(&|sight| sight.health = Some((health.clone(), Instant::now())));
@@ -186,7 +203,7 @@ pub(super) async fn govern(board: Board, config: ThrottleConfig, stop: Cancellat
     let limits = Limits { lag: config.lag, latency: config.latency, queue: config.queue };
     let mut tick = tokio::time::interval(EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let (mut told, mut spared) = (Vec::new(), false);
+    let mut spared = false;
     while stop.run_until_cancelled(tick.tick()).await.is_some() {
         let phase = board.phase();
         let facts = board.facts();
@@ -212,7 +229,7 @@ pub(super) async fn govern(board: Board, config: ThrottleConfig, stop: Cancellat
         };
         steering.throttle.copy.set_share(shares.copy);
         steering.throttle.tail.set_share(shares.tail);
-        told = tell(told, steering.reasons(), shares);
+        steering.tell();
     }
     Ok(())
 }
@@ -228,17 +245,6 @@ fn samples(seen: &Seen) -> Samples {
         target_queue: target.and_then(|h| h.queue),
         source_queue: source.and_then(|h| h.queue),
     }
-}
-
-/// Logs reasons that came and went; gives those that are told now.
-fn tell(told: Vec<SlowReason>, now: Vec<(SlowReason, String)>, shares: Shares) -> Vec<SlowReason> {
-    for (reason, detail) in now.iter().filter(|(reason, _)| !told.contains(reason)) {
-        tracing::info!(reason = reason.label(), detail, copy_share = shares.copy, tail_share = shares.tail, "throttled");
-    }
-    for reason in told.iter().filter(|reason| !now.iter().any(|(r, _)| r == *reason)) {
-        tracing::info!(reason = reason.label(), "no longer throttled");
-    }
-    now.into_iter().map(|(reason, _)| reason).collect()
 }
 
 #[cfg(test)]

@@ -1,4 +1,7 @@
 //! How a cluster is doing, as far as we may ask. Asked once, never repeated: a fact that is late is no fact.
+//!
+//! The three commands and their fields are there on 4.4.2 and 6.0.5, and the role clusterMonitor is enough (RAN). A
+//! router has no replSetGetStatus: then the lag is not known.
 
 use super::Cluster;
 use crate::error::{Error, Result};
