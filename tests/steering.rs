@@ -241,7 +241,7 @@ mod real {
         let notes = pair.to.database("notes").collection::<Document>("many");
         let many = |from: i32| doc! {"insert": "many", "documents": (from..from + 20_000).map(|n| doc! {"_id": n}).collect::<Vec<_>>()};
 
-        slow_down(&pair.to, &["update"], Duration::from_secs(2)).await;
+        slow_down(&pair.to, &["insert"], Duration::from_secs(2)).await;
         run(&pair.from, "notes", many(0)).await;
         ferry.wait_for("events in flight", |s| s["in_flight"]["bytes"].as_u64() > Some(1 << 20)).await;
         ferry.verb(&["pause", "--immediate"]).await.expect(0, "pause at once");
@@ -257,7 +257,7 @@ mod real {
         ferry.wait_until_caught_up(&pair.from).await;
         assert_eq!(notes.count_documents(doc! {}).await.unwrap(), 20_000);
 
-        slow_down(&pair.to, &["update"], Duration::from_secs(1)).await;
+        slow_down(&pair.to, &["insert"], Duration::from_secs(1)).await;
         run(&pair.from, "notes", many(20_000)).await;
         ferry.wait_for("events in flight", |s| s["in_flight"]["bytes"].as_u64() > Some(1 << 20)).await;
         ferry.verb(&["pause"]).await.expect(0, "pause");
