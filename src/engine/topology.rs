@@ -21,7 +21,7 @@ pub(super) const DIRECT: &str =
 pub(super) async fn identity(cluster: &Cluster) -> Result<String> {
     let version = batch(cluster, "config", "asking for the cluster's id", &doc! {"find": "version", "limit": 1}).await?;
     let id = version.first().and_then(|v| v.get_object_id("clusterId").ok());
-    id.map(|id| id.to_hex()).ok_or_else(|| Error::UnfitCluster {
+    id.map(bson::oid::ObjectId::to_hex).ok_or_else(|| Error::UnfitCluster {
         side: cluster.side(),
         problem: "does not tell the id of the sharded cluster (`config.version`)".into(),
         hint: "look whether the connection string leads to a `mongos` of a cluster with shards".into(),

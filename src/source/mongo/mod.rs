@@ -157,7 +157,7 @@ pub enum Followed {
 /// A scan of what is on one replica set, or on several.
 pub enum Read {
     /// Of one node's collection.
-    Plain(MongoScan),
+    Plain(Box<MongoScan>),
     /// At cluster times, through a router.
     Snapshot(Box<SnapshotScan>),
 }
@@ -235,7 +235,7 @@ impl Source for MongoSource {
             }
         } else {
             match MongoScan::open(cluster, by, on, of, range).await? {
-                Found::Here(scan) => Found::Here(Read::Plain(scan)),
+                Found::Here(scan) => Found::Here(Read::Plain(Box::new(scan))),
                 Found::Gone => Found::Gone,
             }
         })

@@ -64,6 +64,7 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
             Ddl::Drop { ns, uuid } => {
                 self.drop_collection(uuid.unwrap_or_else(|| view_uuid(ns))).await?;
                 if self.sharded && uuid.is_some() {
+                    self.superseded(ns).await?;
                     return self.succeeded(ns).await;
                 }
             }

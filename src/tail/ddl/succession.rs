@@ -9,7 +9,6 @@
 
 use super::{Brought, Change};
 use crate::{
-    catalog::State,
     checkpoint::Store,
     error::{Error, Result},
     model::{CollectionUuid, Namespace},
@@ -30,21 +29,28 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
         }
     }
 
-    /// A write came of a collection that nothing was told of. It has the place of the one that is known under its name, which
-    /// is nowhere on the source.
+    /// A write came of a collection that nothing was told of. It has the place of the one that is known under its name.
     pub(in crate::tail) async fn appeared(&self, ns: &Namespace, uuid: CollectionUuid) -> Result<Brought> {
-        if let Some(other) = self.holder(ns).filter(|other| other.entry().state != State::Dropped) {
-            let listed = self.tail.source.collections().await?;
-            if listed.iter().any(|c| c.uuid == Some(other.uuid())) {
-                return Err(Error::Unsupported {
-                    what: "a write to a second collection of that name".into(),
-                    ns: Some(ns.to_string()),
-                    hint: "a `movePrimary` is under way or was aborted: wait for its end, see that the collection is on one shard only, and start again"
-                        .into(),
-                });
-            }
-            self.remove(&other).await?;
+        self.superseded(ns).await?;
+        if self.holder(ns).is_some() {
+            return Err(Error::Unsupported {
+                what: "a write to a second collection of that name".into(),
+                ns: Some(ns.to_string()),
+                hint: "a `movePrimary` is under way or was aborted: wait for its end, see that the collection is on one shard only, and start again"
+                    .into(),
+            });
         }
         self.take_in(ns, uuid).await
+    }
+
+    /// Drops what is known under a name if it is nowhere on the source, which the stream did not tell.
+    pub(super) async fn superseded(&self, ns: &Namespace) -> Result<()> {
+        let Some(other) = self.holder(ns) else { return Ok(()) };
+        let listed = self.tail.source.collections().await?;
+        if other.entry().is_view() || listed.iter().any(|c| c.uuid == Some(other.uuid())) {
+            return Ok(());
+        }
+        tracing::info!(%ns, "is nowhere on the source any more");
+        self.remove(&other).await
     }
 }

@@ -33,7 +33,7 @@
 //! # Deletions
 //!
 //! An update of the shard key that takes a document to another shard is an insertion there and a deletion here, in one
-//! transaction, but each with its shard's time: in 4 of 30 the insertion came first in the stream (RAN on 6.0.5). The
+//! transaction, but each with its own shard's time of commit: in at least 2 of 30 the insertion came first in the stream (RAN on 6.0.5). The
 //! deletion's document key does not always tell them apart (fields that the document lacks are left out). So the tail
 //! treats a deletion as the news that the document is to be read again, and the same `_id` decides.
 

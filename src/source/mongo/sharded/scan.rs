@@ -32,11 +32,20 @@ pub struct SnapshotScan {
     of: CollectionRef,
     range: ScanRange,
     part: Part,
-    /// The last key that was given.
+    given: Given,
+}
+
+/// Which keys were given.
+#[derive(Debug, Default)]
+struct Given {
     last: Option<DocumentKey>,
-    /// Whether the next batch begins with that key again.
+    /// Whether the next batch begins with that key again, unless it is gone.
     again: bool,
 }
+
+/// Two documents with one `_id`.
+#[derive(Debug)]
+struct Twins;
 
 /// What is read at one time.
 struct Part {
@@ -57,15 +66,15 @@ impl SnapshotScan {
         range: ScanRange,
     ) -> Result<Found<Self>> {
         let Found::Here((of, part)) = Part::found(cluster, by, &on, of, &range).await? else { return Ok(Found::Gone) };
-        Ok(Found::Here(Self { cluster: cluster.clone(), by, on, of, range, part, last: None, again: false }))
+        Ok(Found::Here(Self { cluster: cluster.clone(), by, on, of, range, part, given: Given::default() }))
     }
 
     /// Goes on behind the last key, at a newer time; `false` where the collection is gone.
     async fn renew(&mut self) -> Result<bool> {
-        if let Some(last) = &self.last {
+        if let Some(last) = &self.given.last {
             self.range.from = Some(raw::owned(last.as_raw()));
         }
-        self.again = self.last.is_some();
+        self.given.again = self.given.last.is_some();
         self.range.after = self.part.at;
         match Part::found(&self.cluster, self.by, &self.on, &self.of, &self.range).await? {
             Found::Here((of, part)) => (self.of, self.part) = (of, part),
@@ -74,30 +83,32 @@ impl SnapshotScan {
         }
         Ok(true)
     }
+}
 
-    /// The batch without the key that was given before. Two documents with one `_id` lie side by side here.
-    fn checked(&mut self, documents: RawDocumentBuf) -> Result<RawDocumentBuf> {
+impl Given {
+    /// The batch without the key that was given before. Twins lie side by side here.
+    fn check(&mut self, documents: RawDocumentBuf) -> Result<std::result::Result<RawDocumentBuf, Twins>> {
         let mut given_before = false;
         for doc in raw::elements(&documents).filter_map(|e| e.document()) {
             let key = DocumentKey::of(doc).ok_or_else(|| Error::Bug("a document without `_id`".into()))?;
             let again = std::mem::take(&mut self.again);
             if self.last.as_ref().is_some_and(|last| same_key(last, &key)) {
                 if !again {
-                    return Err(twins(&self.of));
+                    return Ok(Err(Twins));
                 }
                 given_before = true;
             }
             self.last = Some(key);
         }
         if !given_before {
-            return Ok(documents);
+            return Ok(Ok(documents));
         }
         let mut b = raw::Builder::with_capacity(documents.as_bytes().len());
         let rest = raw::elements(&documents).filter_map(|e| e.document()).skip(1);
         for (n, doc) in rest.enumerate() {
             b.doc(&n.to_string(), doc);
         }
-        Ok(b.finish())
+        Ok(Ok(b.finish()))
     }
 }
 
@@ -117,14 +128,14 @@ impl Scan for SnapshotScan {
                 return Ok(None);
             }
             if let Some(reply) = self.part.cursor.next().await? {
-                let documents = self.checked(raw::owned(reply.documents()?))?;
+                let documents = self.given.check(raw::owned(reply.documents()?))?.map_err(|Twins| twins(&self.of))?;
                 let at = self.part.at;
                 return Ok(Some(ScanBatch { documents, before: at, read_at: at }));
             }
             if !self.part.open_end {
                 return Ok(None);
             }
-            (self.range.from, self.last) = (Some(max_key()), None);
+            (self.range.from, self.given) = (Some(max_key()), Given::default());
             if !self.renew().await? {
                 return Ok(None);
             }
@@ -208,4 +219,53 @@ fn find(by: Identity, of: &CollectionRef, range: &ScanRange, at: ClusterTime, on
     b.i32("batchSize", i32::try_from(range.batch_documents).unwrap_or(i32::MAX));
     b.begin("readConcern").str("level", "snapshot").timestamp("atClusterTime", at.t, at.i).end();
     b.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bson::{RawDocument, rawdoc};
+
+    fn batch(ids: &[i32]) -> RawDocumentBuf {
+        let mut b = raw::Builder::default();
+        for (n, id) in ids.iter().enumerate() {
+            b.doc(&n.to_string(), &rawdoc! {"_id": *id});
+        }
+        b.finish()
+    }
+    fn ids(documents: &RawDocument) -> Vec<i64> {
+        let id = |doc: &RawDocument| raw::get(doc, "_id").and_then(|e| e.integer()).unwrap();
+        raw::elements(documents).filter_map(|e| e.document()).map(id).collect()
+    }
+
+    #[test]
+    fn a_scan_that_is_opened_again_gives_no_key_twice() {
+        let mut given = Given::default();
+        let check = |given: &mut Given, some: &[i32]| ids(&given.check(batch(some)).unwrap().unwrap());
+        assert_eq!(check(&mut given, &[1, 2]), [1, 2]);
+        given.again = true;
+        assert_eq!(check(&mut given, &[2, 3]), [3]);
+        given.again = true;
+        assert_eq!(check(&mut given, &[3]), [0_i64; 0]);
+        given.again = true;
+        assert_eq!(check(&mut given, &[4, 5]), [4, 5], "it was deleted meanwhile");
+        assert_eq!(check(&mut given, &[6]), [6]);
+    }
+
+    #[test]
+    fn two_documents_with_one_id_are_noticed_within_a_batch_and_over_two() {
+        let twins = |batches: &[&[i32]], again: bool| {
+            let mut given = Given { last: None, again: false };
+            for (n, some) in batches.iter().enumerate() {
+                given.again = again && n > 0;
+                if given.check(batch(some)).unwrap().is_err() {
+                    return true;
+                }
+            }
+            false
+        };
+        assert!(twins(&[&[1, 2, 2]], false) && twins(&[&[1, 2], &[2, 3]], false));
+        assert!(twins(&[&[1, 2], &[2, 2]], true), "one was given before, the other was not");
+        assert!(!twins(&[&[1, 2], &[2, 3]], true) && !twins(&[&[1, 2], &[3]], false));
+    }
 }
