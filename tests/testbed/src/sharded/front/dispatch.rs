@@ -11,6 +11,7 @@ use super::cluster::Cluster;
 use super::command::{Command, number};
 use super::cursors::Home;
 use super::failure::{Answer, Code, Failure};
+use super::placement::while_stale;
 use super::stream::{MergedStream, change_stream};
 use super::upstream::Upstream;
 
@@ -123,7 +124,18 @@ impl Cluster {
             return self.retryable(client, command, body, write).await;
         }
         let router = self.router(client)?;
-        let reply = router.send(body, &command.sequences).await?;
+        let reply = while_stale(async || {
+            let answer = router.send(body.clone(), &command.sequences).await;
+            if let (Err(failure), Ok(namespace)) = (&answer, command.namespace())
+                && failure.is_stale()
+            {
+                // A `mongos` looks up again what it believed. A shard's routing code does not always: seen behind a rename
+                // onto another sharded collection, on the shard that was asked (6.0.5).
+                router.command("admin", &doc! { "flushRouterConfig": namespace }).await?;
+            }
+            answer
+        });
+        let reply = reply.await?;
         self.cursors.remember(&reply, Home::Routed(router));
         Ok(reply)
     }
