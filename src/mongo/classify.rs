@@ -8,7 +8,7 @@ use mongodb::error::{ErrorKind, WriteFailure};
 
 /// Codes for which the same command may well succeed in a moment. Names as in the server's
 /// `error_codes.yml`; the driver's own list of retryable reads and writes is a part of it.
-const TRANSIENT: [(i32, Trouble); 25] = [
+const TRANSIENT: [(i32, Trouble); 31] = [
     (6, Trouble::Network),      // HostUnreachable
     (7, Trouble::Network),      // HostNotFound
     (24, Trouble::Other),       // LockTimeout
@@ -34,6 +34,12 @@ const TRANSIENT: [(i32, Trouble); 25] = [
     (12586, Trouble::Other),    // BackgroundOperationInProgressForDatabase: an index build of ours
     (12587, Trouble::Other),    // BackgroundOperationInProgressForNamespace: as above (RAN on 6.0.5, on collMod)
     (112, Trouble::Overload),   // WriteConflict
+    (150, Trouble::Other),      // StaleEpoch: a router that gave up following a collection
+    (239, Trouble::Other),      // SnapshotTooOld: the reader opens again at a newer time
+    (246, Trouble::Other),      // SnapshotUnavailable: as above
+    (249, Trouble::Other),      // StaleDbVersion: as StaleEpoch, of a database
+    (250, Trouble::Other),      // StaleChunkHistory: as SnapshotTooOld, of where chunks were (RAN on 6.0.5)
+    (13388, Trouble::Other),    // StaleConfig: as StaleEpoch
 ];
 
 /// The place in the oplog is gone: ChangeStreamHistoryLost, CappedPositionLost, ChangeStreamFatalError,

@@ -9,10 +9,13 @@ use crate::{
 use bson::{Document, RawDocumentBuf, doc};
 use mongodb::{
     Client,
-    options::{ClientOptions, SelectionCriteria},
+    options::{ClientOptions, SelectionCriteria, ServerAddress},
 };
 use secrecy::{ExposeSecret, SecretString};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
+
+/// To a shard that is asked directly: now and then, and by one task.
+const SHARD_CONNECTIONS: u32 = 2;
 
 /// What answers behind a connection string.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +33,18 @@ pub enum Topology {
 pub struct Cluster {
     side: Side,
     client: Client,
+    /// What the client was made with, for [`Cluster::shard`]. Holds the password: never shown.
+    options: Hidden,
     retry: Retry,
+}
+
+#[derive(Clone)]
+struct Hidden(Arc<ClientOptions>);
+
+impl std::fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ClientOptions")
+    }
 }
 
 impl Cluster {
@@ -50,8 +64,30 @@ impl Cluster {
         // A node that went silent is noticed by its monitor: there is no socket time-out in the driver.
         options.heartbeat_freq.get_or_insert(Duration::from_secs(5));
         options.connect_timeout.get_or_insert(Duration::from_secs(5));
-        let client = Client::with_options(options).map_err(|e| classify(side, "reading the connection string", e))?;
-        Ok(Self { side, client, retry })
+        let client = Client::with_options(options.clone()).map_err(|e| classify(side, "reading the connection string", e))?;
+        Ok(Self { side, client, options: Hidden(Arc::new(options)), retry })
+    }
+
+    /// One shard of a sharded cluster, asked directly, as the same user. `host` is what `config.shards` says:
+    /// `NAME/HOST:PORT,HOST:PORT`. To be [closed](Self::close) like any other.
+    ///
+    /// # Errors
+    /// [`Error::UnfitCluster`] for a host that makes no sense.
+    pub fn shard(&self, host: &str) -> Result<Self> {
+        let unfit = || Error::UnfitCluster {
+            side: self.side,
+            problem: format!("lists the shard `{host}`, which is no replica set"),
+            hint: "look at `listShards` in mongosh".into(),
+        };
+        let (name, members) = host.split_once('/').ok_or_else(unfit)?;
+        let hosts: std::result::Result<Vec<_>, _> = members.split(',').map(ServerAddress::parse).collect();
+        let mut options = ClientOptions::clone(&self.options.0);
+        options.hosts = hosts.map_err(|_| unfit())?;
+        options.repl_set_name = Some(name.to_owned());
+        (options.direct_connection, options.load_balanced, options.srv_max_hosts) = (None, None, None);
+        options.max_pool_size = Some(SHARD_CONNECTIONS);
+        let client = Client::with_options(options.clone()).map_err(|e| classify(self.side, "connecting to a shard", e))?;
+        Ok(Self { client, options: Hidden(Arc::new(options)), ..self.clone() })
     }
 
     /// Which side it is.
