@@ -148,6 +148,9 @@ pub trait Source: Clone + Send + Sync + 'static {
     /// A running scan.
     type Scan: Scan;
 
+    /// Whether it is a sharded cluster. Then a document that changes its shard is told as an insertion and a deletion
+    /// in either order, and a collection may get another identity by being moved.
+    fn is_sharded(&self) -> impl Future<Output = Result<bool>> + Send;
     /// The newest time of the cluster.
     fn operation_time(&self) -> impl Future<Output = Result<ClusterTime>> + Send;
     /// The ends of the oplog; `None` where it cannot be asked for.

@@ -179,7 +179,10 @@ impl<S: Source, T: Target, C: Store> Tail<S, T, C> {
         ));
         let (batches, read) = mpsc::channel(1);
         tasks.spawn(reader::read(self.source.clone(), from, batches, stop.clone()));
-        tasks.spawn(router::Router { tail: self, lanes, ledger, stop: stop.clone(), newest: ClusterTime::default() }.route(read, rereads));
+        tasks.spawn(
+            router::Router { tail: self, lanes, ledger, stop: stop.clone(), newest: ClusterTime::default(), sharded: false }
+                .route(read, rereads),
+        );
         first_error(tasks, &stop).await
     }
 }

@@ -8,14 +8,14 @@ use crate::{
     catalog::{Collection, State},
     checkpoint::Store,
     error::{Error, Result},
-    model::{Change, ChangeEvent, ClusterTime, Ddl, Write, WriteOp, repeats_a_name},
+    model::{Change, ChangeEvent, ClusterTime, CollectionUuid, Ddl, Write, WriteOp, repeats_a_name},
     observe::{AppliedOp, EventOp},
     race::Reread,
     source::{EventBatch, Source},
     target::Target,
 };
 use std::sync::Arc;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
 
 /// What a document read again is counted as, in bytes, before its size is known.
@@ -28,6 +28,8 @@ pub(super) struct Router<S, T, C> {
     pub stop: CancellationToken,
     /// The newest event that went down a lane. What is read again behind it must not be older.
     pub newest: ClusterTime,
+    /// Whether the source is sharded; known once the first event comes.
+    pub sharded: bool,
 }
 
 /// Where a write goes.
@@ -35,6 +37,8 @@ enum Route {
     Lane(Arc<Collection>),
     /// Not selected, or gone: it only moves the frontier.
     Nowhere,
+    /// Of a collection that nothing was told of.
+    Unknown(CollectionUuid),
 }
 
 /// Told by a step that there is nobody left to send to: the lane's or the ledger's own error tells why.
@@ -44,6 +48,7 @@ impl<S: Source, T: Target, C: Store> Router<S, T, C> {
     /// Routes until the reader ends. Dropping the lanes' senders at the end runs the lanes dry.
     pub async fn route(mut self, mut batches: mpsc::Receiver<EventBatch>, mut rereads: mpsc::Receiver<Reread>) -> Result<()> {
         let mut seq = 0..;
+        self.sharded = self.tail.source.is_sharded().await?;
         loop {
             // Re-reads first: a batch of the copy, and so the resume point, waits for them.
             let flow = tokio::select! {
@@ -79,9 +84,17 @@ impl<S: Source, T: Target, C: Store> Router<S, T, C> {
         let Some(place) = self.tail.room.take(bytes, &self.stop).await else { return Ok(None) };
         let passed = match change {
             Change::Idle => Passed { seq, position, place },
-            Change::Write(mut write) => match self.route_of(&write, time)? {
-                Route::Nowhere => Passed { seq, position, place },
-                Route::Lane(collection) => {
+            Change::Write(mut write) => match self.known_route_of(&write, time, &place).await? {
+                None => return Ok(None),
+                Some(Route::Nowhere) => Passed { seq, position, place },
+                Some(Route::Unknown(_)) => {
+                    return Err(Error::Bug(format!("an event of a collection that was never created (`{}`)", write.ns)));
+                }
+                Some(Route::Lane(collection)) => {
+                    // It may be told behind the insertion on another shard.
+                    if self.sharded && matches!(write.op, WriteOp::Delete) {
+                        write.op = WriteOp::Reread;
+                    }
                     // A document that has rolled over since must not come back at the end.
                     if time <= self.tail.capped_read_at && collection.entry().capped && write.op.holds_document() {
                         write.op = WriteOp::Reread;
@@ -103,7 +116,12 @@ impl<S: Source, T: Target, C: Store> Router<S, T, C> {
     }
 
     async fn ddl(&mut self, change: &Ddl, time: ClusterTime) -> Result<()> {
-        let brought = ddl::Change { tail: &self.tail, stop: &self.stop, time }.apply(change).await?;
+        let brought = ddl::Change { tail: &self.tail, stop: &self.stop, time, sharded: self.sharded }.apply(change).await?;
+        self.brought(brought);
+        Ok(())
+    }
+
+    fn brought(&mut self, brought: Brought) {
         match brought {
             Brought::Nothing => {}
             Brought::Capped(read_at) => self.tail.capped_read_at = self.tail.capped_read_at.max(read_at),
@@ -111,7 +129,21 @@ impl<S: Source, T: Target, C: Store> Router<S, T, C> {
         }
         self.tail.metrics.applied(AppliedOp::Ddl, 1);
         self.tail.indexes_changed.notify_one();
-        Ok(())
+    }
+
+    /// As [`Router::route_of`]. On a sharded source a collection that nothing was told of has taken another's place: it was
+    /// moved to another shard as a whole, or resharded. `None` when told to stop.
+    async fn known_route_of(&mut self, write: &Write, time: ClusterTime, place: &OwnedSemaphorePermit) -> Result<Option<Route>> {
+        let route = self.route_of(write, time)?;
+        let Route::Unknown(uuid) = route else { return Ok(Some(route)) };
+        if !self.sharded {
+            return Ok(Some(route));
+        }
+        let Some(_alone) = self.tail.room.all(place, &self.stop).await else { return Ok(None) };
+        let change = ddl::Change { tail: &self.tail, stop: &self.stop, time, sharded: true };
+        let brought = change.appeared(&write.ns, uuid).await?;
+        self.brought(brought);
+        self.route_of(write, time).map(Some)
     }
 
     /// Before a document with a repeated field name goes to the target, that is known for ever: see [`repeats_a_name`].
@@ -134,7 +166,7 @@ impl<S: Source, T: Target, C: Store> Router<S, T, C> {
             None if !self.tail.selection.takes(&write.ns) => Ok(Route::Nowhere),
             // Dropped before the collections were listed.
             None if time <= catalog.listed_until() => Ok(Route::Nowhere),
-            None => Err(Error::Bug(format!("an event of a collection that was never created (`{}`)", write.ns))),
+            None => Ok(Route::Unknown(uuid)),
         }
     }
 

@@ -117,6 +117,9 @@ impl Source for MemorySource {
     type Stream = MemoryStream;
     type Scan = MemoryScan;
 
+    async fn is_sharded(&self) -> Result<bool> {
+        Ok(false)
+    }
     async fn operation_time(&self) -> Result<ClusterTime> {
         self.slow().await;
         Ok(self.now())

@@ -34,6 +34,15 @@ pub(crate) async fn locate(cluster: &Cluster, of: &CollectionRef) -> Result<Opti
     Ok(name.map(|name| CollectionRef { ns: Namespace::new(of.ns.db(), name), uuid: of.uuid }))
 }
 
+/// As of when documents are read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum ReadAt {
+    /// Each as its node has it.
+    Majority,
+    /// All of them as of one cluster time, whatever shards they are on.
+    OneTime,
+}
+
 /// Reads documents by `_id` on the primary, majority-committed, at or after a time.
 pub(crate) async fn fetch(
     cluster: &Cluster,
@@ -41,10 +50,11 @@ pub(crate) async fn fetch(
     of: &CollectionRef,
     keys: &[DocumentKey],
     after: ClusterTime,
+    at: ReadAt,
 ) -> Result<Found<Fetched>> {
     let mut of = of.clone();
     for _ in 0..RELOCATIONS {
-        let command = find_keys(by, &of, keys, after);
+        let command = find_keys(by, &of, keys, after, at);
         let doing = format!("reading documents of `{}` again", of.ns);
         let read = cluster
             .retry()
@@ -82,7 +92,7 @@ pub(crate) fn elusive(cluster: &Cluster, of: &CollectionRef) -> Error {
     }
 }
 
-fn find_keys(by: Identity, of: &CollectionRef, keys: &[DocumentKey], after: ClusterTime) -> RawDocumentBuf {
+fn find_keys(by: Identity, of: &CollectionRef, keys: &[DocumentKey], after: ClusterTime, at: ReadAt) -> RawDocumentBuf {
     let mut b = raw::Builder::default();
     by.begin(&mut b, "find", of);
     b.begin("filter");
@@ -97,7 +107,11 @@ fn find_keys(by: Identity, of: &CollectionRef, keys: &[DocumentKey], after: Clus
         b.end().end();
     }
     b.end();
-    b.begin("readConcern").str("level", "majority").timestamp("afterClusterTime", after.t, after.i).end();
+    let level = match at {
+        ReadAt::Majority => "majority",
+        ReadAt::OneTime => "snapshot",
+    };
+    b.begin("readConcern").str("level", level).timestamp("afterClusterTime", after.t, after.i).end();
     b.finish()
 }
 

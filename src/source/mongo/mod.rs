@@ -1,4 +1,4 @@
-//! The real source: a replica set through the driver.
+//! The real source through the driver: a replica set, or a [sharded] cluster behind its router.
 
 mod catalog;
 mod fence;
@@ -6,23 +6,27 @@ mod fetch;
 mod identity;
 mod large;
 mod scan;
+mod sharded;
 mod stream;
 mod token;
 mod watch;
 
 pub use scan::MongoScan;
+pub use sharded::{ShardedStream, SnapshotScan};
 pub use stream::MongoStream;
 pub(crate) use stream::{Shows, probe as probe_stream};
 pub use watch::{Asked, Known, Living, Watched};
 
-use super::{CollectionRef, Estimate, EventBatch, EventStream, Fetched, Found, OplogWindow, ScanRange, Source, StartAt};
+use super::{CollectionRef, Estimate, EventBatch, EventStream, Fetched, Found, OplogWindow, Scan, ScanBatch, ScanRange, Source, StartAt};
 use crate::{
-    error::Result,
+    error::{Error, Result},
     model::{Bound, ClusterTime, CollectionInfo, DocumentKey, IndexSpec},
-    mongo::{Cluster, listing},
+    mongo::{Cluster, Topology, listing},
 };
+use fetch::ReadAt;
 use identity::Identity;
 use mongodb::options::{ReadPreference, SelectionCriteria};
+use sharded::Members;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::OnceCell;
 
@@ -35,6 +39,9 @@ pub struct MongoSource {
     raw_diffs: bool,
     /// Found at the first read.
     identity: Arc<OnceCell<Identity>>,
+    /// Found at the first question that depends on it.
+    topology: Arc<OnceCell<Topology>>,
+    members: Arc<Members>,
     /// What a watch of the catalog begins with.
     known: Arc<Known>,
     asked: Arc<Asked>,
@@ -60,6 +67,8 @@ impl MongoSource {
             read_preference: SelectionCriteria::ReadPreference(preference),
             raw_diffs: true,
             identity: Arc::default(),
+            topology: Arc::default(),
+            members: Arc::default(),
             known: Arc::default(),
             asked: Arc::default(),
         })
@@ -100,6 +109,23 @@ impl MongoSource {
         self.identity.get_or_try_init(|| Identity::probe(&self.cluster)).await.copied()
     }
 
+    /// What answers there.
+    ///
+    /// # Errors
+    /// As classified.
+    pub async fn topology(&self) -> Result<Topology> {
+        self.topology.get_or_try_init(|| self.cluster.topology()).await.copied()
+    }
+
+    async fn sharded(&self) -> Result<bool> {
+        Ok(self.topology().await? == Topology::Sharded)
+    }
+
+    /// Closes the connections to shards that were asked directly; those of the cluster are its own.
+    pub async fn close_members(&self) {
+        self.members.close().await;
+    }
+
     /// The cluster beneath.
     #[must_use]
     pub fn cluster(&self) -> &Cluster {
@@ -113,6 +139,25 @@ pub enum Followed {
     Expanded(Box<MongoStream>),
     /// Of an older one.
     Watched(Box<Watched>),
+    /// Of a router.
+    Sharded(Box<ShardedStream>),
+}
+
+/// A scan of what is on one replica set, or on several.
+pub enum Read {
+    /// Of one node's collection.
+    Plain(Box<MongoScan>),
+    /// At cluster times, through a router.
+    Snapshot(Box<SnapshotScan>),
+}
+
+impl Scan for Read {
+    async fn next(&mut self) -> Result<Option<ScanBatch>> {
+        match self {
+            Self::Plain(scan) => scan.next().await,
+            Self::Snapshot(scan) => scan.next().await,
+        }
+    }
 }
 
 impl EventStream for Followed {
@@ -120,26 +165,38 @@ impl EventStream for Followed {
         match self {
             Self::Expanded(stream) => stream.next().await,
             Self::Watched(stream) => stream.next().await,
+            Self::Sharded(stream) => stream.next().await,
         }
     }
 }
 
 impl Source for MongoSource {
     type Stream = Followed;
-    type Scan = MongoScan;
+    type Scan = Read;
 
+    async fn is_sharded(&self) -> Result<bool> {
+        self.sharded().await
+    }
     async fn operation_time(&self) -> Result<ClusterTime> {
-        self.cluster.operation_time().await
+        if self.sharded().await? { sharded::operation_time(&self.cluster).await } else { self.cluster.operation_time().await }
     }
     async fn oplog_window(&self) -> Result<Option<OplogWindow>> {
-        catalog::oplog_window(&self.cluster).await
+        if self.sharded().await? { self.members.oplog_window(&self.cluster).await } else { catalog::oplog_window(&self.cluster).await }
     }
     async fn stream(&self, from: StartAt) -> Result<Followed> {
         let stream = MongoStream::open(self.cluster.clone(), from.clone(), self.raw_diffs).await?;
-        Ok(match stream.shows() {
-            Shows::Everything { .. } => Followed::Expanded(Box::new(stream)),
-            Shows::Documents => {
+        Ok(match (stream.shows(), self.sharded().await?) {
+            (Shows::Everything { .. }, false) => Followed::Expanded(Box::new(stream)),
+            (Shows::Everything { .. }, true) => Followed::Sharded(Box::new(ShardedStream::over(stream, self.cluster.clone(), &self.known))),
+            (Shows::Documents, false) => {
                 Followed::Watched(Box::new(Watched::over(stream, self.cluster.clone(), &from, &self.known, self.asked.clone())))
+            }
+            (Shows::Documents, true) => {
+                return Err(Error::UnfitCluster {
+                    side: self.cluster.side(),
+                    problem: "is sharded and older than 6.0: its change streams do not show changes of structure".into(),
+                    hint: "upgrade it to MongoDB 6.0 or newer".into(),
+                });
             }
         })
     }
@@ -155,11 +212,28 @@ impl Source for MongoSource {
     async fn split(&self, of: &CollectionRef, parts: u32) -> Result<Vec<Bound>> {
         scan::split(&self.cluster, of, parts).await
     }
-    async fn scan(&self, of: &CollectionRef, range: ScanRange) -> Result<Found<MongoScan>> {
-        MongoScan::open(&self.cluster, self.identity().await?, self.read_preference.clone(), of, range).await
+    async fn scan(&self, of: &CollectionRef, range: ScanRange) -> Result<Found<Read>> {
+        let (cluster, by, on) = (&self.cluster, self.identity().await?, self.read_preference.clone());
+        // In insertion order there is one shard, one node, and no key to go on behind.
+        Ok(if self.sharded().await? && !range.natural {
+            match SnapshotScan::open(cluster, by, on, of, range).await? {
+                Found::Here(scan) => Found::Here(Read::Snapshot(Box::new(scan))),
+                Found::Gone => Found::Gone,
+            }
+        } else {
+            match MongoScan::open(cluster, by, on, of, range).await? {
+                Found::Here(scan) => Found::Here(Read::Plain(Box::new(scan))),
+                Found::Gone => Found::Gone,
+            }
+        })
     }
     async fn fetch(&self, of: &CollectionRef, keys: &[DocumentKey], after: ClusterTime) -> Result<Found<Fetched>> {
-        fetch::fetch(&self.cluster, self.identity().await?, of, keys, after).await
+        let (cluster, by) = (&self.cluster, self.identity().await?);
+        if self.sharded().await? {
+            sharded::fetch(cluster, by, of, keys, after).await
+        } else {
+            fetch::fetch(cluster, by, of, keys, after, ReadAt::Majority).await
+        }
     }
     async fn count(&self, of: &CollectionRef) -> Result<Found<u64>> {
         fetch::count(&self.cluster, of).await
@@ -170,15 +244,15 @@ impl Source for MongoSource {
             let before = self.operation_time().await?;
             self.asked.ask(ClusterTime { i: before.i + 1, ..before });
         }
-        fence::note(&self.cluster, text).await
+        if self.sharded().await? { sharded::note(&self.cluster, text).await } else { fence::note(&self.cluster, text).await }
     }
     async fn block_writes(&self, within: Duration) -> Result<()> {
-        fence::block_writes(&self.cluster, within).await
+        if self.sharded().await? { sharded::block_writes(&self.cluster) } else { fence::block_writes(&self.cluster, within).await }
     }
     async fn allow_writes(&self) -> Result<()> {
-        fence::allow_writes(&self.cluster).await
+        if self.sharded().await? { sharded::allow_writes(&self.cluster).await } else { fence::allow_writes(&self.cluster).await }
     }
     async fn writes_blocked(&self) -> Result<Option<bool>> {
-        fence::writes_blocked(&self.cluster).await
+        if self.sharded().await? { sharded::writes_blocked(&self.cluster).await } else { fence::writes_blocked(&self.cluster).await }
     }
 }

@@ -93,7 +93,7 @@ fn find(by: Identity, of: &CollectionRef, range: &ScanRange) -> RawDocumentBuf {
     finish(b, range)
 }
 
-fn is_max_key(bound: &Bound) -> bool {
+pub(super) fn is_max_key(bound: &Bound) -> bool {
     raw::get(bound, "_id").is_some_and(|id| id.tag == raw::tag::MAX_KEY)
 }
 

@@ -33,6 +33,11 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
         let info = CollectionInfo { ns: ns.clone(), uuid, kind, options: options.clone() };
         let mut entry = Entry::new(&info, self.tail.selection.target_of(ns), State::Complete, self.time);
         if let Some(other) = self.holder(ns) {
+            if self.sharded {
+                // See `succession`: whichever of them is to stay will be told, or noticed.
+                tracing::info!(%ns, "made on another shard while it is there");
+                return Ok(Brought::Nothing);
+            }
             if !self.listed_later() && other.entry().known_at < self.time {
                 return Err(Error::Bug(format!("`{ns}` was created while another collection had that name")));
             }
@@ -93,7 +98,7 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
         if entry.capped {
             entry.state = State::Copying;
         }
-        tracing::info!(%ns, "renamed into the selection: copying it");
+        tracing::info!(%ns, "copying what the change stream did not tell");
         self.make(entry).await
     }
 

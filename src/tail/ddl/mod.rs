@@ -9,6 +9,7 @@ mod make;
 mod modify;
 mod rename;
 mod series;
+mod succession;
 
 use super::Tail;
 use crate::{
@@ -28,6 +29,8 @@ pub(super) struct Change<'a, S, T, C> {
     pub stop: &'a CancellationToken,
     /// Cluster time of the event.
     pub time: ClusterTime,
+    /// Whether the source is sharded.
+    pub sharded: bool,
 }
 
 /// What a structural change brought along that the change stream does not tell.
@@ -45,7 +48,13 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
         match ddl {
             Ddl::Create { ns, uuid, options } => return self.create(ns, *uuid, options).await,
             Ddl::Rename { from, to, uuid, dropped } => return self.rename(from, to, *uuid, *dropped).await,
-            Ddl::Drop { ns, uuid } => self.drop_collection(uuid.unwrap_or_else(|| view_uuid(ns))).await?,
+            Ddl::Drop { ns, uuid } => {
+                self.drop_collection(uuid.unwrap_or_else(|| view_uuid(ns))).await?;
+                if self.sharded && uuid.is_some() {
+                    self.superseded(ns).await?;
+                    return self.succeeded(ns).await;
+                }
+            }
             Ddl::DropDatabase { db } => self.drop_views(db).await?,
             Ddl::CreateIndexes { ns, uuid, indexes } => self.create_indexes(ns, *uuid, indexes).await?,
             Ddl::DropIndexes { uuid, names, .. } => self.drop_indexes(*uuid, names).await?,

@@ -27,6 +27,10 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
             if !self.tail.selection.takes(to) || self.listed_later() {
                 return Ok(Brought::Nothing);
             }
+            if self.sharded {
+                self.superseded(from).await?;
+                self.superseded(to).await?;
+            }
             return self.take_in(to, uuid).await;
         };
         self.rename_known(&collection, from, to, dropped).await?;
@@ -61,6 +65,10 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
         }
         if !self.tail.selection.takes(to) {
             return self.remove(collection).await;
+        }
+        if self.sharded {
+            // What was dropped for it was on other shards.
+            self.superseded(to).await?;
         }
         if self.holder(to).is_some() {
             return if self.listed_later() {

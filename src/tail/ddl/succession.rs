@@ -1,0 +1,56 @@
+//! On a sharded source a collection may get another identity without having been dropped by anybody.
+//!
+//! `movePrimary` makes every collection that is not sharded anew on another shard, under a UUID of its own, fills it unseen,
+//! and drops the old one in the end (RAN on 6.0.5: `create` and `createIndexes` of the new UUID while the old one lives, no
+//! inserts, then `drop` of the old one). `reshardCollection` does so to a sharded one, and tells nothing at all (RAN on
+//! 6.0.5); the source's stream notices it and tells of a drop. Either way what counts is what the source has under the name
+//! now: it is copied anew, as a collection is that was renamed into the selection. So a document that the server lost or
+//! changed on its way is as the source has it.
+
+use super::{Brought, Change};
+use crate::{
+    checkpoint::Store,
+    error::{Error, Result},
+    model::{CollectionUuid, Namespace},
+    source::Source,
+    target::Target,
+};
+
+impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
+    /// A collection was dropped; if another one that nothing was told of has its name on the source, it takes its place here.
+    pub(super) async fn succeeded(&self, ns: &Namespace) -> Result<Brought> {
+        if !self.tail.selection.takes(ns) || self.holder(ns).is_some() {
+            return Ok(Brought::Nothing);
+        }
+        let listed = self.tail.source.collections().await?;
+        match listed.iter().find(|c| c.ns == *ns).and_then(|c| c.uuid) {
+            Some(uuid) if self.tail.catalog.find(uuid).is_none() => self.take_in(ns, uuid).await,
+            Some(_) | None => Ok(Brought::Nothing),
+        }
+    }
+
+    /// A write came of a collection that nothing was told of. It has the place of the one that is known under its name.
+    pub(in crate::tail) async fn appeared(&self, ns: &Namespace, uuid: CollectionUuid) -> Result<Brought> {
+        self.superseded(ns).await?;
+        if self.holder(ns).is_some() {
+            return Err(Error::Unsupported {
+                what: "a write to a second collection of that name".into(),
+                ns: Some(ns.to_string()),
+                hint: "a `movePrimary` is under way or was aborted: wait for its end, see that the collection is on one shard only, and start again"
+                    .into(),
+            });
+        }
+        self.take_in(ns, uuid).await
+    }
+
+    /// Drops what is known under a name if it is nowhere on the source, which the stream did not tell.
+    pub(super) async fn superseded(&self, ns: &Namespace) -> Result<()> {
+        let Some(other) = self.holder(ns) else { return Ok(()) };
+        let listed = self.tail.source.collections().await?;
+        if other.entry().is_view() || listed.iter().any(|c| c.uuid == Some(other.uuid())) {
+            return Ok(());
+        }
+        tracing::info!(%ns, "is nowhere on the source any more");
+        self.remove(&other).await
+    }
+}
