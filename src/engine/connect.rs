@@ -71,6 +71,7 @@ impl Clusters {
 
     /// Closes all connections: the last thing before the runtime ends.
     pub(super) async fn close(self) {
+        self.source.close_members().await;
         self.source.cluster().clone().close().await;
         self.target.cluster().clone().close().await;
     }

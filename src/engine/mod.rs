@@ -9,6 +9,7 @@ mod open;
 mod preflight;
 mod privileges;
 mod sample;
+mod topology;
 mod work;
 
 pub use preflight::{CheckReport, Finding, Level, check};

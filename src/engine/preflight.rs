@@ -1,6 +1,6 @@
 //! Everything that can be known before anything is written: each finding with what to do about it.
 
-use super::{board::START_DEADLINE, connect::Clusters, privileges};
+use super::{board::START_DEADLINE, connect::Clusters, privileges, topology};
 use crate::{
     checkpoint::{MongoStore, Record},
     config::Config,
@@ -77,6 +77,7 @@ pub async fn check(config: &Config) -> Result<CheckReport> {
     let clusters = Clusters::connect(config, &metrics, &stop).await?;
     let mut inspected = inspect(config, &clusters.hasty(START_DEADLINE)).await;
     if inspected.errors.is_empty() {
+        inspected.report.findings.extend(topology::look(config, &clusters).await?);
         inspected.sizes(config, &clusters).await?;
     }
     clusters.close().await;
@@ -138,9 +139,12 @@ impl Inspected {
     /// Reaches the cluster, and learns its id where it can take part.
     async fn identity(&mut self, cluster: &Cluster) -> Option<String> {
         let seen = async {
-            replica_set(cluster).await?;
-            self.privileges(cluster).await?;
-            identity(cluster).await
+            let topology = fit(cluster).await?;
+            self.privileges(cluster, topology).await?;
+            match topology {
+                Topology::Sharded => topology::identity(cluster).await,
+                Topology::ReplicaSet | Topology::Standalone => identity(cluster).await,
+            }
         };
         match seen.await {
             Ok(id) => Some(id),
@@ -151,10 +155,11 @@ impl Inspected {
         }
     }
 
-    async fn privileges(&mut self, cluster: &Cluster) -> Result<()> {
+    async fn privileges(&mut self, cluster: &Cluster, topology: Topology) -> Result<()> {
         let side = cluster.side();
-        self.finding(Level::Ok, format!("the {side} is a replica set and answers"), None);
-        if let Some(missing) = privileges::missing(cluster).await? {
+        let kind = if topology == Topology::Sharded { "sharded cluster" } else { "replica set" };
+        self.finding(Level::Ok, format!("the {side} is a {kind} and answers"), None);
+        if let Some(missing) = privileges::missing(cluster, topology).await? {
             return Err(not_allowed(side, missing));
         }
         self.finding(Level::Ok, format!("the user of the {side} has the privileges"), None);
@@ -190,6 +195,11 @@ impl Inspected {
         }
         self.features = Some(features);
         match clusters.source.writes_blocked().await? {
+            blocked if blocked != Some(true) && clusters.source.is_sharded().await? => self.finding(
+                Level::Warning,
+                "mongoferry does not block writes of users on a sharded source: that can bring its shards to a standstill",
+                Some("stop writers yourself before `mongoferry cutover --writes-stopped`"),
+            ),
             None => self.finding(
                 Level::Warning,
                 "the source cannot block writes of users",
@@ -266,6 +276,14 @@ impl Inspected {
 
     async fn oplog(&mut self, clusters: &Clusters) -> Result<()> {
         let Some(window) = clusters.source.oplog_window().await? else {
+            if clusters.source.is_sharded().await? {
+                self.finding(
+                    Level::Warning,
+                    "the shards of the source cannot all be asked directly: headroom is not watched",
+                    Some(topology::DIRECT),
+                );
+                return Ok(());
+            }
             self.finding(
                 Level::Warning,
                 "the ends of the source's oplog cannot be asked for",
@@ -334,11 +352,13 @@ async fn fit_for_watching(clusters: &Clusters, selected: &[CollectionInfo]) -> R
     Ok(())
 }
 
-/// Refuses everything that is none.
-async fn replica_set(cluster: &Cluster) -> Result<()> {
+/// Refuses what cannot take part.
+async fn fit(cluster: &Cluster) -> Result<Topology> {
     let side = cluster.side();
-    match cluster.topology().await? {
-        Topology::ReplicaSet => Ok(()),
+    let topology = cluster.topology().await?;
+    match topology {
+        Topology::ReplicaSet => Ok(topology),
+        Topology::Sharded if side == Side::Source => Ok(topology),
         Topology::Standalone => {
             Err(Error::UnfitCluster {
                 side,
@@ -349,8 +369,8 @@ async fn replica_set(cluster: &Cluster) -> Result<()> {
         Topology::Sharded => {
             Err(Error::UnfitCluster {
                 side,
-                problem: "is sharded, which this version does not support".into(),
-                hint: "use replica sets on both sides".into(),
+                problem: "is sharded, which this version does not support for a target".into(),
+                hint: "use a replica set as the target".into(),
             })
         }
     }

@@ -6,7 +6,7 @@
 use crate::{
     error::Result,
     model::{CollectionInfo, Namespace, Side},
-    mongo::Cluster,
+    mongo::{Cluster, Topology},
 };
 use bson::{Bson, Document, doc};
 use std::collections::BTreeSet;
@@ -20,6 +20,8 @@ enum On {
     Buckets,
     /// `system.js` of all databases.
     Functions,
+    /// The database `config` of a sharded cluster.
+    Config,
 }
 
 /// An action we need, and the built-in role by which it is granted.
@@ -40,6 +42,17 @@ const SOURCE: [Need; 7] = [
     need("listDatabases", On::Cluster, "readAnyDatabase"),
     need("replSetGetConfig", On::Cluster, "clusterMonitor"),
     need("serverStatus", On::Cluster, "clusterMonitor"),
+    need("appendOplogNote", On::Cluster, "backup"),
+];
+
+/// For a source that is sharded: it is told apart, and its chunks, shards and write block are seen, in its `config`. The role
+/// has it so (RAN on 6.0.5).
+const SHARDED_SOURCE: [Need; 6] = [
+    need("find", On::Databases, "readAnyDatabase"),
+    need("changeStream", On::Databases, "readAnyDatabase"),
+    need("listCollections", On::Databases, "readAnyDatabase"),
+    need("listDatabases", On::Cluster, "readAnyDatabase"),
+    need("find", On::Config, "clusterMonitor"),
     need("appendOplogNote", On::Cluster, "backup"),
 ];
 
@@ -80,10 +93,11 @@ const TARGET_SYSTEM: [Need; 12] = [
 ];
 
 /// What is missing for every migration. `None` where nothing is, or where the cluster runs without access control.
-pub(super) async fn missing(cluster: &Cluster) -> Result<Option<Missing>> {
-    let needs: &[Need] = match cluster.side() {
-        Side::Source => &SOURCE,
-        Side::Target => &TARGET,
+pub(super) async fn missing(cluster: &Cluster, topology: Topology) -> Result<Option<Missing>> {
+    let needs: &[Need] = match (cluster.side(), topology) {
+        (Side::Source, Topology::Sharded) => &SHARDED_SOURCE,
+        (Side::Source, _) => &SOURCE,
+        (Side::Target, _) => &TARGET,
     };
     lacking(cluster, needs.iter().collect()).await
 }
@@ -130,6 +144,7 @@ impl Need {
             On::Cluster | On::Databases => self.action.to_owned(),
             On::Buckets => format!("{} on system.buckets.*", self.action),
             On::Functions => format!("{} on system.js", self.action),
+            On::Config => format!("{} on config", self.action),
         }
     }
 }
@@ -144,6 +159,7 @@ fn grants(privilege: &Document, need: &Need) -> bool {
         // Without a database it means all of them; the built-in roles have it so.
         On::Buckets => is("system_buckets", "") && resource.get_str("db").is_ok_and(str::is_empty) == resource.contains_key("db"),
         On::Functions => is("db", "") && is("collection", "system.js"),
+        On::Config => is("db", "config") && is("collection", ""),
     };
     (everything || covered) && privilege.get_array("actions").is_ok_and(|actions| actions.iter().any(|a| a.as_str() == Some(need.action)))
 }
@@ -159,6 +175,13 @@ mod tests {
         assert!(grants(&doc! {"resource": {"anyResource": true}, "actions": ["find"]}, &need));
         assert!(!grants(&doc! {"resource": {"db": "shop", "collection": ""}, "actions": ["find"]}, &need));
         assert!(!grants(&doc! {"resource": {"cluster": true}, "actions": ["find"]}, &need));
+    }
+
+    #[test]
+    fn the_servers_own_database_is_a_resource_of_its_own() {
+        let need = need("find", On::Config, "clusterMonitor");
+        assert!(!grants(&doc! {"resource": {"db": "", "collection": ""}, "actions": ["find"]}, &need));
+        assert!(grants(&doc! {"resource": {"db": "config", "collection": ""}, "actions": ["find"]}, &need));
     }
 
     #[test]
