@@ -14,6 +14,7 @@ mod life;
 mod memory;
 mod property;
 mod scenarios;
+mod sharded_source;
 mod support;
 mod time_series;
 mod verify;

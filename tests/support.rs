@@ -31,6 +31,12 @@ pub const METADATA: &str = "__mdb_internal_mongoferry";
 
 /// Tests that run servers at once, however many threads there are: elections have time limits.
 const PLACES: u32 = 2;
+static FREE: Semaphore = Semaphore::const_new(PLACES as usize);
+
+/// The machine for one test, as long as the value lives.
+pub async fn whole_machine() -> SemaphorePermit<'static> {
+    FREE.acquire_many(PLACES).await.expect("never closed")
+}
 
 /// The program with an environment that says nothing about it, and no terminal.
 pub fn program() -> Command {
@@ -355,7 +361,6 @@ impl Pair {
     }
 
     async fn at(places: u32, source: Options, target: Options) -> Self {
-        static FREE: Semaphore = Semaphore::const_new(PLACES as usize);
         let places = FREE.acquire_many(places).await.expect("never closed");
         let (source, target) = (Options { name: "source".into(), ..source }, Options { name: "target".into(), ..target });
         let (source, target) = tokio::try_join!(ReplicaSet::start(source), ReplicaSet::start(target)).unwrap();
