@@ -116,7 +116,8 @@ fn alone(matches: &ArgMatches, how: GiveUp) -> Result<u8, Failure> {
     let Resolved { config, output, .. } = resolve(&args::gather(matches)?)?;
     run::log(output);
     let stop = CancellationToken::new();
-    let ended = signals::run_until_done(&stop, || async { stop.run_until_cancelled(crate::engine::abort_clusters(&config, how)).await })?;
+    let ended =
+        signals::run_until_done(&stop, || async { stop.run_until_cancelled(Box::pin(crate::engine::abort_clusters(&config, how))).await })?;
     let answer = match (ended.result.flatten(), ended.signal) {
         (Some(answer), _) => answer?,
         (None, code) => return Ok(code.unwrap_or(130)),

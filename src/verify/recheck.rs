@@ -301,7 +301,7 @@ async fn read_some<S: Source>(
         match by_id.get(&exact_id(&key)) {
             // An `_id` is unique on each shard only. What stands twice differs from either, in whatever order they came.
             Some(&at) => {
-                found[at] = Some(found[at].map_or_else(|| digest(&doc), |other: u128| other.wrapping_add(digest(&doc)).wrapping_add(1)))
+                found[at] = Some(found[at].map_or_else(|| digest(&doc), |other: u128| other.wrapping_add(digest(&doc)).wrapping_add(1)));
             }
             None => unclaimed = true,
         }
