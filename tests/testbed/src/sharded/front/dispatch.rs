@@ -125,20 +125,24 @@ impl Cluster {
             return self.retryable(client, command, body, write).await;
         }
         let router = self.router(client)?;
-        let reply = while_stale(async || {
-            let answer = router.send(body.clone(), &command.sequences).await;
-            if let (Err(failure), Ok(namespace)) = (&answer, command.namespace())
-                && failure.is_stale()
-            {
-                // A `mongos` looks up again what it believed. A shard's routing code does not always: seen behind a rename
-                // onto another sharded collection, on the shard that was asked (6.0.5).
-                router.command("admin", &doc! { "flushRouterConfig": namespace }).await?;
-            }
-            answer
-        });
-        let reply = reply.await?;
+        let reply = self.asked(&router, command, &body).await?;
         self.cursors.remember(&reply, Home::Routed(router));
         Ok(reply)
+    }
+
+    /// Asks a shard's routing code, and again where it says that it is out of date. A `mongos` looks up again what it
+    /// believed; a shard does not always: seen behind a rename onto another sharded collection (6.0.5).
+    pub async fn asked(&self, router: &Upstream, command: &Command, body: &RawDocumentBuf) -> Answer {
+        while_stale(async || {
+            let answer = router.send(body.clone(), &command.sequences).await;
+            if answer.as_ref().is_err_and(Failure::is_stale) {
+                for name in [command.db.clone(), command.namespace()?] {
+                    router.command("admin", &doc! { "flushRouterConfig": name }).await?;
+                }
+            }
+            answer
+        })
+        .await
     }
 
     /// By one server, as it came.

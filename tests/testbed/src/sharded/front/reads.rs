@@ -56,7 +56,8 @@ impl Cluster {
     async fn aggregate(&self, client: usize, command: &Command, stages: RawArrayBuf) -> Answer {
         let mut body = rawdoc! { "clusterAggregate": command.text()?, "pipeline": stages, "cursor": {} };
         copy_fields(&command.body, &mut body, &PASSED)?;
-        self.router(client)?.run(body).await
+        let router = self.router(client)?;
+        self.asked(&router, command, &body).await
     }
 
     /// Sizes are sums over the shards; what they do not agree on otherwise is the first one's.
