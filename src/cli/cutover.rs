@@ -95,11 +95,11 @@ pub(super) fn abort_command() -> Command {
     let long = "Give the migration up: allow writes to the source again if they are blocked, drop the metadata on the target, end the process.\n\n\
                 What was copied stays on the target, unless --drop-target-namespaces is given. It cannot be resumed afterwards.\n\n\
                 By default it asks the running process. Where that has died, give the connection strings of its `run`, or --stand-alone if they \
-                are in the environment: then the verb acts by itself, as long as no process holds the migration.";
+                are in the environment or the file: then the verb acts by itself, as long as no process holds the migration.";
     let alone = args::bare_switch(
         ALONE,
         "Act without a running process",
-        "For connection strings that are given in the environment; --source, --target and --config imply it.",
+        "For connection strings that are given in the environment or the file; --source and --target imply it.",
     );
     let drop = args::bare_switch(
         DROP,
@@ -107,7 +107,7 @@ pub(super) fn abort_command() -> Command {
         "Only collections and views that mongoferry made there itself; what somebody else has put in their place since stays.",
     );
     let command = Command::new("abort").about(about).long_about(long).args([yes(), drop, alone.help_heading("Connection")]);
-    args::with_output(args::with_knobs(args::with_endpoint(command), |knob| WANTED.contains(&knob.key)))
+    args::with_output(args::with_knobs(command, |knob| WANTED.contains(&knob.key) || args::is_of_endpoint(knob)))
 }
 
 /// Without a process.
@@ -132,7 +132,7 @@ pub(super) fn abort(matches: &ArgMatches) -> Result<u8, Failure> {
         return Ok(1);
     }
     let how = GiveUp { drop_target_namespaces: matches.get_flag(DROP) };
-    if matches.get_flag(ALONE) || ["source", "target", "config"].iter().any(|id| args::is_given(matches, id)) {
+    if matches.get_flag(ALONE) || ["source", "target"].iter().any(|id| args::is_given(matches, id)) {
         return alone(matches, how);
     }
     steer::ask(matches, &Ask::Abort(how))

@@ -1,7 +1,7 @@
 //! `mongoferry reverse`: after a cutover, the old source follows the new primary cluster.
 
 use super::{args, exit::Failure, run};
-use crate::engine::Way;
+use crate::{config::Group, engine::Way};
 use clap::{ArgMatches, Command};
 
 pub(super) fn command() -> Command {
@@ -11,7 +11,7 @@ pub(super) fn command() -> Command {
                 Give it the options of `run` as they were, source and target included: it finds out which way to go, and inverts filters and \
                 renames. The same command goes on where an earlier one stopped, and after the cutover of the way back it leads forward again.";
     args::with_knobs(Command::new("reverse").about(about).long_about(long), |knob| {
-        !["selection.drop_target_namespaces", "selection.restart_from_scratch"].contains(&knob.key)
+        knob.group != Group::Endpoint && !["hold", "selection.drop_target_namespaces", "selection.restart_from_scratch"].contains(&knob.key)
     })
 }
 
