@@ -106,8 +106,9 @@ impl<T: Target> Builder<T> {
     /// As [`Builder::run`].
     pub async fn build(&self, collection: &Arc<Collection>) -> Result<()> {
         let Ok(_place) = self.builds.acquire().await else { return Ok(()) };
+        // A structural change may have come while this waited for its place.
         let specs = self.wanted(collection);
-        let Some(to) = collection.on_target() else { return Ok(()) };
+        let Some(to) = collection.on_target().filter(|_| !specs.is_empty()) else { return Ok(()) };
         tracing::info!(ns = %to.ns, indexes = specs.len(), "building indexes");
         match self.create(collection, &specs).await {
             Ok(()) => {}

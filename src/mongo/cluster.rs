@@ -9,7 +9,7 @@ use crate::{
 use bson::{Document, RawDocumentBuf, doc};
 use mongodb::{
     Client,
-    options::{ClientOptions, SelectionCriteria},
+    options::{ClientOptions, DriverInfo, SelectionCriteria},
 };
 use secrecy::{ExposeSecret, SecretString};
 use std::time::Duration;
@@ -42,11 +42,10 @@ impl Cluster {
     pub async fn connect(side: Side, uri: &SecretString, connections: u32, retry: Retry, name: Option<ProcessName>) -> Result<Self> {
         let mut options =
             ClientOptions::parse(uri.expose_secret()).await.map_err(|e| classify(side, "reading the connection string", e))?;
-        let given = options.app_name.take();
-        options.app_name = Some(match &name {
-            Some(name) => name.app_name(given.as_deref()),
-            None => given.unwrap_or_else(|| "mongoferry".to_owned()),
-        });
+        options.app_name.get_or_insert_with(|| "mongoferry".to_owned());
+        if let Some(name) = &name {
+            options.driver_info = Some(DriverInfo::builder().name(name.text()).build());
+        }
         // The driver's defaults (10 connections, 2 at a time) starve parallel readers and writers.
         options.max_pool_size = Some(options.max_pool_size.unwrap_or(connections).max(connections));
         options.max_connecting.get_or_insert(8);

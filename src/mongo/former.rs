@@ -20,10 +20,8 @@ const CONNECTIONS: Duration = Duration::from_secs(5);
 const OPERATIONS: Duration = Duration::from_secs(60);
 /// What the driver's monitors have under way all the time.
 const MONITOR: [&str; 3] = ["hello", "isMaster", "ismaster"];
-/// Servers take names of clients up to 128 bytes.
-const LONGEST_NAME: usize = 128;
-
-/// How a process names itself to a cluster: `… mongoferry METADATA-DATABASE/NONCE`.
+/// How a process names itself to a cluster: `mongoferry METADATA-DATABASE/NONCE`, as what wraps the driver. The name of the
+/// application stays what the connection string says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProcessName {
     migration: String,
@@ -37,18 +35,16 @@ impl ProcessName {
         Self { migration: format!("mongoferry {metadata_database}"), nonce: format!("{:08x}", rand::random::<u32>()) }
     }
 
-    /// The `appName` of its connections, behind the one that the connection string gives.
-    pub(super) fn app_name(&self, given: Option<&str>) -> String {
-        let own = format!("{}/{}", self.migration, self.nonce);
-        match given {
-            Some(given) if given.len() + own.len() < LONGEST_NAME => format!("{given} {own}"),
-            Some(_) | None => own,
-        }
+    /// As the server is told.
+    pub(super) fn text(&self) -> String {
+        format!("{}/{}", self.migration, self.nonce)
     }
 
-    /// Whether another process of the same migration names itself so.
-    fn is_of_former(&self, app_name: &str) -> bool {
-        app_name.rsplit_once('/').is_some_and(|(migration, nonce)| migration.ends_with(&self.migration) && nonce != self.nonce)
+    /// Whether another process of the same migration names itself so. The server shows the driver's own name in front of it.
+    fn is_of_former(&self, driver: &str) -> bool {
+        driver
+            .rsplit_once('/')
+            .is_some_and(|(before, nonce)| before.rsplit('|').next() == Some(self.migration.as_str()) && nonce != self.nonce)
     }
 }
 
@@ -85,15 +81,15 @@ impl Cluster {
 
     async fn of_former(&self) -> Result<Vec<Document>> {
         let Some(us) = self.name() else { return Ok(Vec::new()) };
-        let named = doc! {"appName": {"$regex": "mongoferry .*/"}};
-        let shown = doc! {"appName": 1, "opid": 1, "active": 1, "command": {"$objectToArray": "$command"}};
+        let named = doc! {"clientMetadata.driver.name": {"$regex": "mongoferry .*/"}};
+        let shown = doc! {"driver": "$clientMetadata.driver.name", "opid": 1, "active": 1, "command": {"$objectToArray": "$command"}};
         let shown = [doc! {"$match": named}, doc! {"$project": shown}, doc! {"$project": {"command.v": 0}}];
         let mut pipeline = vec![doc! {"$currentOp": {"allUsers": false, "idleConnections": true}}];
         pipeline.extend(shown);
         let command = doc! {"aggregate": 1, "pipeline": pipeline, "cursor": {"batchSize": 10_000}};
         let reply = self.run("admin", "looking for operations of a process that died", &command).await?;
         let batch = reply.get_document("cursor").and_then(|c| c.get_array("firstBatch")).map(Vec::as_slice).unwrap_or_default();
-        let former = |op: &&Document| op.get_str("appName").is_ok_and(|name| us.is_of_former(name));
+        let former = |op: &&Document| op.get_str("driver").is_ok_and(|name| us.is_of_former(name));
         Ok(batch.iter().filter_map(Bson::as_document).filter(former).cloned().collect())
     }
 
@@ -116,14 +112,9 @@ mod tests {
     #[test]
     fn a_former_process_is_told_from_ourselves_and_from_other_migrations() {
         let (ours, former, other) = (ProcessName::new("meta"), ProcessName::new("meta"), ProcessName::new("meta2"));
-        assert!(ours.is_of_former(&former.app_name(None)) && ours.is_of_former(&former.app_name(Some("billing/eu"))));
-        assert!(!ours.is_of_former(&ours.app_name(None)) && !ours.is_of_former(&ours.app_name(Some("billing"))));
-        assert!(!ours.is_of_former(&other.app_name(None)) && !ours.is_of_former("mongosh") && !ours.is_of_former("a/b"));
-    }
-
-    #[test]
-    fn a_name_that_the_server_would_refuse_is_not_made() {
-        let name = ProcessName::new("meta").app_name(Some(&"x".repeat(120)));
-        assert!(name.len() <= LONGEST_NAME && name.starts_with("mongoferry meta/"), "{name}");
+        let shown = |name: &ProcessName| format!("mongo-rust-driver|{}", name.text());
+        assert!(ours.is_of_former(&shown(&former)));
+        assert!(!ours.is_of_former(&shown(&ours)) && !ours.is_of_former(&shown(&other)));
+        assert!(!ours.is_of_former("mongo-rust-driver") && !ours.is_of_former("nodejs|mongosh") && !ours.is_of_former("a/b"));
     }
 }
