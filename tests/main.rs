@@ -19,6 +19,7 @@ mod memory;
 mod property;
 mod reverse;
 mod scenarios;
+mod sharded_both;
 mod sharded_source;
 mod sharded_target;
 mod steering;

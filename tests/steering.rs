@@ -123,7 +123,15 @@ mod real {
         assert_eq!((&done["canWrite"], &done["info"], &done["lagTimeSeconds"]), (&true.into(), &"commit completed".into(), &0.into()));
         // Like mongosync, it stays to be asked.
         api.expect("commit", json!({}), false).await;
-        api.expect("reverse", json!({}), false).await;
+        // There and back again.
+        api.expect("reverse", json!({}), true).await;
+        let back = api.wait_for(&ferry, "canCommit on the way back", |p| p["canCommit"] == true).await;
+        let source = back["directionMapping"]["Source"].as_str().unwrap();
+        assert_eq!(source, format!("cluster1: {}", pair.target.addresses()[0]), "{back:#}");
+        run(&pair.to, "shop", doc! {"insert": "late", "documents": [{"_id": 1}]}).await;
+        ferry.wait_until_caught_up(&pair.to).await;
+        commit(&api, &ferry).await;
+        api.wait_for(&ferry, "COMMITTED on the way back", |p| p["state"] == "COMMITTED").await;
         ferry.signal("TERM");
         assert_eq!(ferry.wait_exit().await, 0, "{}", ferry.log());
         pair.assert_equal().await;

@@ -100,7 +100,7 @@ impl Running {
             }
             Command::Abort(how) => Some(Done::Abort(how, answer)),
             // Answered aside.
-            Command::Start(_) | Command::Set { .. } | Command::Throttle { .. } | Command::Unthrottle => None,
+            Command::Start(_) | Command::Reverse | Command::Set { .. } | Command::Throttle { .. } | Command::Unthrottle => None,
         }
     }
 
@@ -295,7 +295,7 @@ fn refused(job: &Job, command: &Command) -> Option<Answer> {
         Command::Cutover(order) if order.dry_run => return None,
         Command::Cutover(_) => Verb::Cutover,
         Command::Abort(_) => Verb::Abort,
-        Command::Start(_) | Command::Set { .. } | Command::Throttle { .. } | Command::Unthrottle => return None,
+        Command::Start(_) | Command::Reverse | Command::Set { .. } | Command::Throttle { .. } | Command::Unthrottle => return None,
     };
     let (phase, activity) = (job.board.phase(), job.board.activity());
     if permits(&phase, &activity, verb) {

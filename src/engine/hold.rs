@@ -1,7 +1,12 @@
 //! `run --hold`: nothing is written before a start is asked for, and after the commit the endpoint stays, as
 //! mongosync's does.
 
-use super::{board::START_DEADLINE, connect::Clusters, preflight::inspect};
+use super::{
+    board::START_DEADLINE,
+    connect::Clusters,
+    preflight::inspect,
+    reverse::{Newest, newest},
+};
 use crate::{
     config::Config,
     error::{Error, Result},
@@ -60,12 +65,24 @@ pub(super) async fn hold(
     }
 }
 
-/// After the commit: answers until told to stop.
-pub(super) async fn linger(requests: &mut mpsc::Receiver<Request>, stop: &CancellationToken) {
+/// After the commit: answers until told to stop, or to reverse; then it gives what to go on with. `first`: the configuration of
+/// the first migration.
+pub(super) async fn linger(first: &Config, requests: &mut mpsc::Receiver<Request>, stop: &CancellationToken) -> Option<Newest> {
     tracing::info!("committed; the endpoint stays until the process is stopped");
     while let Some(Some(request)) = stop.run_until_cancelled(requests.recv()).await {
-        let _ = request.answer.send(Answer::no("it is committed"));
+        let (answer, next) = match request.command {
+            Command::Reverse => match newest(first).await {
+                Ok(newest) => (Answer::done("the old source follows the new primary"), Some(newest)),
+                Err(error) => (Answer::from(&error), None),
+            },
+            _ => (Answer::no("it is committed"), None),
+        };
+        let _ = request.answer.send(answer);
+        if next.is_some() {
+            return next;
+        }
     }
+    None
 }
 
 fn held(settings: &Settings) -> Status {

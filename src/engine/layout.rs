@@ -143,22 +143,51 @@ async fn of(
     }
 }
 
-/// How each collection of `--shard` is to be made; `split`: with a look at the source's data, for the first plan.
+/// How each sharded collection is to be made: as `--shard` says, else as the source has it. `split`: with a look at the source's
+/// data, for the first plan.
 pub(super) async fn sharded(config: &Config, clusters: &Clusters, split: bool) -> Result<BTreeMap<Namespace, Sharded>> {
-    let mut wanted: BTreeMap<Namespace, Sharded> = config.shard.iter().map(|(ns, key)| (ns.clone(), Sharded::by(key.clone()))).collect();
+    let selected: Vec<_> = clusters.source.collections().await?.into_iter().filter(|c| config.selection.takes(&c.ns)).collect();
+    let mut wanted = as_the_source(config, clusters, &selected).await?;
+    wanted.extend(config.shard.iter().map(|(ns, key)| (ns.clone(), Sharded::by(key.clone()))));
     if !split || wanted.is_empty() {
         return Ok(wanted);
     }
-    let selected: Vec<_> = clusters.source.collections().await?.into_iter().filter(|c| config.selection.takes(&c.ns)).collect();
     let chunks = clusters.target.shards().await?.len() * CHUNKS_PER_SHARD;
     for (ns, how) in &mut wanted {
         let Some((of, indexes)) = of(&clusters.source, config, ns, &selected).await? else { continue };
         how.index = indexes.iter().find(|index| how.key.is_supported_by(index)).map(park);
-        if !how.key.is_hashed_first() {
+        if how.bounds.is_empty() && !how.key.is_hashed_first() {
             how.bounds = bounds(&clusters.source, &of, &how.key, chunks).await?;
+        }
+        thin(&mut how.bounds, chunks);
+    }
+    Ok(wanted)
+}
+
+/// What a sharded source distributes, under the names on the target, as far as it can be distributed there.
+async fn as_the_source(config: &Config, clusters: &Clusters, selected: &[CollectionInfo]) -> Result<BTreeMap<Namespace, Sharded>> {
+    let mut layout = clusters.source.layout().await?;
+    let mut wanted = BTreeMap::new();
+    for info in selected {
+        let Some(how) = info.uuid.and_then(|uuid| layout.remove(&uuid)) else { continue };
+        let ns = config.selection.target_of(&info.ns);
+        if info.ns.is_buckets() || collated(&info.options) {
+            tracing::warn!(%ns, "lies on one shard of the target: a time series, or a collection with a collation");
+        } else {
+            wanted.insert(ns, how);
         }
     }
     Ok(wanted)
+}
+
+/// Leaves bounds for about so many chunks: each takes a split, and most of them a move.
+fn thin(bounds: &mut Vec<RawDocumentBuf>, chunks: usize) {
+    let every = (bounds.len() + 1).div_ceil(chunks.max(1));
+    let mut n = 0;
+    bounds.retain(|_| {
+        n += 1;
+        n % every == 0
+    });
 }
 
 /// Splits by a random sample. A field from the first hashed one on begins at its lowest value.
@@ -201,4 +230,23 @@ pub(super) async fn databases(config: &Config, clusters: &Clusters) -> Result<Ve
         }
     }
     Ok(sizes.into_iter().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bson::rawdoc;
+
+    #[test]
+    fn of_many_bounds_a_few_are_kept_evenly() {
+        let bounds = |n: i32| (0..n).map(|n| rawdoc! {"a": n}).collect::<Vec<_>>();
+        for (there, chunks, left) in [(0, 8, 0), (3, 8, 3), (7, 8, 7), (8, 8, 4), (99, 8, 7), (99, 0, 0)] {
+            let mut thinned = bounds(there);
+            thin(&mut thinned, chunks);
+            assert_eq!(thinned.len(), left, "{there} bounds for {chunks} chunks");
+        }
+        let mut thinned = bounds(9);
+        thin(&mut thinned, 5);
+        assert_eq!(thinned, [1, 3, 5, 7].map(|n| rawdoc! {"a": n}));
+    }
 }

@@ -76,6 +76,7 @@ pub async fn run(config: Config, way: Way, status: watch::Sender<Status>, stop: 
     let endpoint = Endpoint::new(metrics.clone(), status.subscribe(), requests).of(setup(&config));
     server.spawn(serve(listener, access, endpoint, closing.clone()));
     let outcome = async {
+        let first = config.clone();
         let (mut config, mut former) = match way {
             Way::Forward => (config, None),
             Way::Back => {
@@ -106,13 +107,15 @@ pub async fn run(config: Config, way: Way, status: watch::Sender<Status>, stop: 
             .await;
             clusters.close().await;
             former = ended?;
-            if former.is_none() {
-                if config.hold && status.borrow().phase == "committed" {
-                    hold::linger(&mut asked, &stop).await;
-                }
+            if former.is_some() {
+                config = config.reversed();
+                continue;
+            }
+            if !config.hold || status.borrow().phase != "committed" {
                 return Ok(());
             }
-            config = config.reversed();
+            let Some(next) = hold::linger(&first, &mut asked, &stop).await else { return Ok(()) };
+            (config, former) = (next.config, next.former);
         }
     }
     .await;

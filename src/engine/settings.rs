@@ -13,6 +13,7 @@ pub(super) async fn aside(job: &Job, command: &Command) -> Option<Answer> {
     let mut settings = job.board.steering.settings.borrow().clone();
     let said = match command {
         Command::Start(_) => return Some(Answer::no("it was started already")),
+        Command::Reverse => return Some(Answer::no("it is not committed: cut over first")),
         Command::Set { settings: wanted } => {
             for (name, value) in wanted {
                 if let Err(why) = settings.set(name, value) {

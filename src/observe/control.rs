@@ -26,6 +26,8 @@ pub enum Command {
     Cutover(Handover),
     /// Give up the migration: lift the fence, drop the metadata, end the process.
     Abort(GiveUp),
+    /// Let the old source follow the new primary, behind the commit.
+    Reverse,
     /// Change settings, all or none.
     Set {
         /// By name.

@@ -135,16 +135,10 @@ async fn reverse(State(endpoint): State<Endpoint>, body: Bytes) -> Told {
     nothing_in(&body)?;
     let phase = endpoint.status.borrow().phase.clone();
     if phase == "committed" {
-        return swap_direction(&endpoint).await;
+        return ask(&endpoint, Command::Reverse).await;
     }
     let state = Progress::of(&endpoint.status.borrow(), &Besides::default()).state;
     Err(No("InvalidState", format!("reverse needs the state COMMITTED, and it is {state}")))
-}
-
-/// The one place where the engine is asked to reverse.
-#[expect(clippy::unused_async, reason = "whoever asks the engine waits for it")]
-async fn swap_direction(_endpoint: &Endpoint) -> Told {
-    Err(No("NotSupported", "this version does not reverse a committed migration".into()))
 }
 
 /// `{}`, or nothing: these take no parameters.

@@ -93,6 +93,15 @@ struct DirectionMapping {
     destination: String,
 }
 
+impl DirectionMapping {
+    /// The clusters keep their names when the direction changes.
+    fn of(s: &Status, besides: &Besides) -> Self {
+        let [source, destination] = [0, 1].map(|n| format!("cluster{n}: {}", besides.hosts[n]));
+        let back = s.direction.as_ref().is_some_and(|direction| direction.way == "reverse");
+        if back { Self { source: destination, destination: source } } else { Self { source, destination } }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct Ping {
@@ -138,10 +147,7 @@ impl Progress {
             collection_copy: begun
                 .then_some(CollectionCopy { estimated_total_bytes: s.copy.estimated_bytes, estimated_copied_bytes: s.copy.bytes }),
             index_building: (begun && following).then(|| index_building(s)),
-            direction_mapping: begun.then(|| DirectionMapping {
-                source: format!("cluster0: {}", besides.hosts[0]),
-                destination: format!("cluster1: {}", besides.hosts[1]),
-            }),
+            direction_mapping: begun.then(|| DirectionMapping::of(s, besides)),
             estimated_oplog_time_remaining: (state == "RUNNING" && !s.can_write_to_target).then(|| oplog_time(s.headroom_seconds)),
             estimated_seconds_to_cea_catchup: s.catch_up_seconds.filter(|_| following && state == "RUNNING").map(whole),
             mongosync_id: ID,

@@ -22,14 +22,14 @@ pub use watch::{Asked, Known, Living, Watched};
 use super::{CollectionRef, Estimate, EventBatch, EventStream, Fetched, Found, OplogWindow, Scan, ScanBatch, ScanRange, Source, StartAt};
 use crate::{
     error::{Error, Result},
-    model::{Bound, ClusterTime, CollectionInfo, DocumentKey, IndexSpec},
+    model::{Bound, ClusterTime, CollectionInfo, CollectionUuid, DocumentKey, IndexSpec, Sharded},
     mongo::{Cluster, Topology, listing},
 };
 use fetch::ReadAt;
 use identity::Identity;
 use mongodb::options::{ReadPreference, SelectionCriteria};
 use sharded::Members;
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use swept::Swept;
 use tokio::sync::OnceCell;
 
@@ -118,6 +118,14 @@ impl MongoSource {
     /// As classified.
     pub async fn sample(&self, of: &CollectionRef, fields: &[&str], size: u32) -> Result<Vec<bson::RawDocumentBuf>> {
         sample::sample(&self.cluster, of, fields, size).await
+    }
+
+    /// How a sharded cluster distributes its collections, by their identity; nothing for a replica set.
+    ///
+    /// # Errors
+    /// As classified.
+    pub async fn layout(&self) -> Result<BTreeMap<CollectionUuid, Sharded>> {
+        if self.sharded().await? { sharded::layout(&self.cluster).await } else { Ok(BTreeMap::new()) }
     }
 
     /// What answers there.

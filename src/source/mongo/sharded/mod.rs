@@ -37,10 +37,12 @@
 //! deletion's document key does not always tell them apart (fields that the document lacks are left out). So the tail
 //! treats a deletion as the news that the document is to be read again, and the same `_id` decides.
 
+mod layout;
 mod members;
 mod moved;
 mod scan;
 
+pub(super) use layout::layout;
 pub(super) use members::Members;
 pub use moved::ShardedStream;
 pub use scan::SnapshotScan;

@@ -1,0 +1,49 @@
+//! How a sharded source distributes its collections, for a target that is to do the same.
+
+use crate::{
+    error::Result,
+    model::{CollectionUuid, ShardKey, Sharded, raw},
+    mongo::{Cluster, CursorOptions, listing},
+};
+use bson::{RawDocument, RawDocumentBuf, rawdoc};
+use std::collections::BTreeMap;
+
+/// The shard keys of all sharded collections by their identity, each with the bounds between its chunks where they are ranges of
+/// values.
+pub(in crate::source::mongo) async fn layout(cluster: &Cluster) -> Result<BTreeMap<CollectionUuid, Sharded>> {
+    let mut found = BTreeMap::new();
+    for collection in rows(cluster, rawdoc! {"find": "collections", "readConcern": {"level": "majority"}}).await? {
+        // An unsharded collection may stand there, too, from 8.0 on.
+        if raw::get(&collection, "unsplittable").and_then(|e| e.bool()) == Some(true) {
+            continue;
+        }
+        let key = raw::get(&collection, "key").and_then(|e| e.document()).and_then(ShardKey::of);
+        let uuid = raw::get(&collection, "uuid").and_then(|e| e.value.get(5..21)?.try_into().ok()).map(CollectionUuid);
+        let (Some(key), Some(uuid)) = (key, uuid) else { continue };
+        let bounds = if key.is_hashed_first() { Vec::new() } else { bounds(cluster, uuid).await? };
+        found.insert(uuid, Sharded { bounds, ..Sharded::by(key) });
+    }
+    Ok(found)
+}
+
+/// Where a chunk begins, but for the first.
+async fn bounds(cluster: &Cluster, uuid: CollectionUuid) -> Result<Vec<RawDocumentBuf>> {
+    let mut find = raw::Builder::default();
+    find.str("find", "chunks").begin("filter").uuid("uuid", uuid).end().begin("sort").i32("min", 1).end();
+    let chunks = rows(cluster, find.finish()).await?;
+    let min = |chunk: &RawDocumentBuf| raw::get(chunk, "min").and_then(|e| e.document()).map(raw::owned);
+    Ok(chunks.iter().skip(1).filter_map(min).filter(|min| is_bound(min)).collect())
+}
+
+/// Whether a chunk's lower end is one that a collection can be split at anew: `MinKey` alone is none.
+fn is_bound(min: &RawDocument) -> bool {
+    raw::elements(min).any(|e| e.tag != raw::tag::MIN_KEY)
+}
+
+async fn rows(cluster: &Cluster, command: RawDocumentBuf) -> Result<Vec<RawDocumentBuf>> {
+    let doing = "asking how collections are distributed";
+    cluster
+        .retry()
+        .run(|| async { listing::all(cluster.open("config", doing, command.clone(), CursorOptions::default()).await?).await })
+        .await
+}

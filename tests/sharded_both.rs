@@ -1,0 +1,85 @@
+//! From a sharded cluster to another one with more shards, while chunks move on both.
+
+mod real {
+    use crate::support::{DEADLINE, Ferry, run, seed, whole_machine};
+    use bson::{Document, doc};
+    use futures_util::TryStreamExt;
+    use mongodb::Client;
+    use std::{collections::BTreeSet, time::Duration};
+    use testbed::{Load, LoadOptions, ShardedCluster, end, parity, sharded};
+    use tokio::time::{Instant, sleep};
+
+    /// What the load writes to that is sharded on the source, by what.
+    fn keys() -> [(&'static str, Document); 3] {
+        [("load0.c0", doc! {"_id": "hashed"}), ("load1.c1", doc! {"_id": 1}), ("shop.ranges", doc! {"n": 1})]
+    }
+
+    async fn shards_of(client: &Client, ns: &str) -> BTreeSet<String> {
+        let config = client.database("config");
+        let found = config.collection::<Document>("collections").find_one(doc! {"_id": ns}).await.unwrap();
+        let found = found.unwrap_or_else(|| panic!("{ns} is not sharded"));
+        let chunks = config.collection::<Document>("chunks").find(doc! {"uuid": found.get("uuid").unwrap()}).await.unwrap();
+        let chunks: Vec<Document> = chunks.try_collect().await.unwrap();
+        chunks.iter().map(|chunk| chunk.get_str("shard").unwrap().to_owned()).collect()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_layout_is_taken_over_and_nothing_is_lost_through_load_moves_and_kills() {
+        let seed = seed("sharded to sharded");
+        let _machine = whole_machine().await;
+        let options = |shards| sharded::Options { shards, oplog_mb: 512, ..sharded::Options::default() };
+        let (source, target) = tokio::try_join!(ShardedCluster::start(options(2)), ShardedCluster::start(options(3))).unwrap();
+        let (from, to) = (source.client().await.unwrap(), target.client().await.unwrap());
+        for (ns, key) in keys() {
+            run(&from, "admin", doc! {"shardCollection": ns, "key": key}).await;
+        }
+        for at in [100, 200, 300] {
+            run(&from, "admin", doc! {"split": "shop.ranges", "middle": {"n": at}}).await;
+        }
+        let ranges = from.database("shop").collection::<Document>("ranges");
+        ranges.insert_many((0..4_000).map(|id| doc! {"_id": id, "n": id % 400, "text": "x".repeat(500)})).await.unwrap();
+        let unique = vec![doc! {"key": {"n": 1, "_id": 1}, "name": "unique", "unique": true}];
+        run(&from, "shop", doc! {"createIndexes": "ranges", "indexes": unique}).await;
+        let load = Load::start(from.clone(), LoadOptions { seed, ops_per_second: 300, ..LoadOptions::default() });
+        let names: Vec<String> = keys().iter().map(|(ns, _)| (*ns).to_owned()).collect();
+        let moving = source.balance(&names).await.unwrap();
+
+        let mut ferry = Ferry::start(&source.uri(), &target.uri(), &["--partition-size", "1MiB", "--verbose"]);
+        ferry.wait_for_phase("copying").await;
+        for (ns, _) in keys() {
+            assert_eq!(shards_of(&to, ns).await.len(), 3, "{ns} does not lie on all shards of the target");
+        }
+        let moving_there = target.balance(&names).await.unwrap();
+        for behind in ["copying", "tailing"] {
+            ferry.wait_for_phase(behind).await;
+            ferry.kill_9();
+            ferry.restart();
+        }
+        ferry.wait_for_phase("tailing").await;
+        // Keys that change take documents to other shards, on both sides.
+        for n in 0..40 {
+            let moved = ranges.update_one(doc! {"_id": n, "n": n}, doc! {"$set": {"n": 399 - n}}).await;
+            eprintln!("{n}: {}", moved.is_ok());
+        }
+        ranges.delete_many(doc! {"_id": {"$gte": 3_900}}).await.unwrap();
+        let (before, deadline) = (load.counts().operations, Instant::now() + DEADLINE);
+        while load.counts().operations < before + 500 || moving.moved() < 4 || moving_there.moved() < 4 {
+            assert!(Instant::now() < deadline, "{:?}, {} and {} chunks moved", load.counts(), moving.moved(), moving_there.moved());
+            sleep(Duration::from_millis(100)).await;
+        }
+        let counts = load.stop().await;
+        ferry.wait_until_caught_up(&from).await;
+        let moved = (moving.stop().await, moving_there.stop().await);
+        eprintln!("{} operations, {moved:?} chunks moved", counts.operations);
+        let told = ferry.cutover(&["--writes-stopped"]).await;
+        assert_eq!(told.code, 0, "the cutover failed: {told:?}\n{}", ferry.log());
+        assert_eq!(ferry.wait_exit().await, 0, "{}", ferry.log());
+        let report = testbed::compare(&from, &to, parity::everything).await.unwrap();
+        let few: Vec<_> = report.differences.iter().take(30).map(ToString::to_string).collect();
+        assert!(report.is_equal(), "{} differences, such as\n{}\n{}", report.differences.len(), few.join("\n"), ferry.log());
+        let (ours, theirs) = report.documents();
+        assert!(ours > 3_000 && ours == theirs, "{ours} documents on the source, {theirs} on the target");
+        end(from).await;
+        end(to).await;
+    }
+}
