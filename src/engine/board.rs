@@ -141,7 +141,16 @@ impl Board {
         let applied = self.progress.borrow().applied;
         let living = self.catalog.living();
         let documents = living.iter().filter(|c| !c.entry().is_view()).map(|c| (c.uuid(), c.entry().ns.to_string()));
-        self.parity.status(&documents.collect::<Vec<_>>(), applied)
+        let mut status = self.parity.status(&documents.collect::<Vec<_>>(), applied);
+        if !self.is_verified() {
+            "off".clone_into(&mut status.state);
+        }
+        status
+    }
+
+    /// Whether both sides are compared all the time, as an operator has it now.
+    pub(super) fn is_verified(&self) -> bool {
+        self.parity.is_on() && self.steering.settings.borrow().verification
     }
 
     /// Makes the snapshot and shows it everywhere.

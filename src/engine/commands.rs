@@ -152,7 +152,7 @@ impl Running {
             step: self.step.clone(),
             compare: verify::Settings { shard_keys, ..verify::Settings::new(job.clusters.retry()) },
             accounts: job.accounts(&self.stop),
-            prover: job.board.known().prover.clone(),
+            prover: job.board.known().prover.clone().filter(|_| job.board.is_verified()),
             accepts_unproved: order.accept_unproved_documents,
             stop: self.stop.clone(),
         };

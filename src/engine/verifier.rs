@@ -124,7 +124,7 @@ pub(super) async fn run(prover: Arc<MongoProver>, board: Board, stop: Cancellati
     let settle = settle(&prover.source, &board.progress, &stop);
     while !stop.is_cancelled() {
         // As an operator has set it meanwhile.
-        if !board.steering.settings.borrow().verification {
+        if !board.is_verified() {
             let _ = stop.run_until_cancelled(tokio::time::sleep(IDLE)).await;
             continue;
         }

@@ -151,7 +151,17 @@ impl Cluster {
     ///
     /// # Errors
     /// As classified. A reply that holds `writeErrors` is `Ok`: see [`Cluster::write`].
-    pub async fn run_once(&self, db: &str, doing: &str, mut command: RawDocumentBuf, on: Option<&SelectionCriteria>) -> Result<Document> {
+    pub async fn run_once(&self, db: &str, doing: &str, command: RawDocumentBuf, on: Option<&SelectionCriteria>) -> Result<Document> {
+        self.send(db, command, on).await.map_err(|e| classify(self.side, doing, e))
+    }
+
+    /// The one place where commands leave.
+    async fn send(
+        &self,
+        db: &str,
+        mut command: RawDocumentBuf,
+        on: Option<&SelectionCriteria>,
+    ) -> std::result::Result<Document, mongodb::error::Error> {
         if self.bypass {
             command.append(bson::cstr!("mayBypassWriteBlocking"), true);
         }
@@ -160,7 +170,7 @@ impl Cluster {
         if let Some(criteria) = on {
             action = action.selection_criteria(criteria.clone());
         }
-        action.await.map_err(|e| classify(self.side, doing, e))
+        action.await
     }
 
     /// Runs a command that is safe to repeat, with retries.
@@ -208,7 +218,7 @@ impl Cluster {
     pub async fn write_perhaps(&self, db: &str, doing: &str, command: &RawDocumentBuf) -> Result<Option<WriteReply>> {
         self.retry
             .run(|| async {
-                match self.client.database(db).run_raw_command(command.clone()).await {
+                match self.send(db, command.clone(), None).await {
                     Ok(reply) => WriteReply::parse(self.side, doing, &reply)?.settled(self.side, doing).map(Some),
                     Err(e) if matches!(*e.kind, ErrorKind::Bson(_)) => Ok(None),
                     Err(e) => Err(classify(self.side, doing, e)),
