@@ -387,7 +387,8 @@ mod real {
         let mut ferry = pair.ferry(&["--include", "shop.orders"]);
         let failed =
             |s: &Value| s["unfinished_indexes"].as_array().is_some_and(|all| !all.is_empty() && all.iter().all(|i| i["state"] == "failed"));
-        ferry.wait_for("the failure", |s| reached(s, "tailing") && failed(s)).await;
+        let compared = |s: &Value| s["gates"].as_array().is_some_and(|all| all.iter().any(|g| g["name"] == "parity" && g["open"] == true));
+        ferry.wait_for("the failure", |s| reached(s, "tailing") && failed(s) && compared(s)).await;
         speed_up(&pair.to).await;
         let waives: Vec<String> = ferry.status().await["unfinished_indexes"]
             .as_array()

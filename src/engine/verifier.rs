@@ -10,9 +10,16 @@ use crate::{
     parity::Parity,
     source::mongo::MongoSource,
     tail::Progress,
+    target::mongo::MongoTarget,
     verify::{self, Pace, Prover},
 };
-use std::{collections::BTreeMap, pin::Pin, sync::Arc, time::Duration};
+use futures_util::FutureExt;
+use std::{
+    collections::BTreeMap,
+    pin::Pin,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +33,8 @@ const SHARE_BESIDE_LAG: u32 = 20;
 const SHARE: u32 = 50;
 /// Lag in seconds from which on it yields to the tail.
 const LAG: f64 = 5.0;
+/// How often the target is asked for its shard keys.
+const KEYS_EVERY: Duration = Duration::from_secs(2);
 /// Between rounds in which there was nothing to do, and after one that failed.
 const IDLE: Duration = Duration::from_millis(200);
 const AFTER_FAILURE: Duration = Duration::from_secs(5);
@@ -100,6 +109,7 @@ pub(super) fn prover(config: &Config, clusters: &Clusters, store: &MongoStore, b
         parity: board.parity.clone(),
         store: store.clone(),
         selection: config.selection.clone(),
+        shard_keys: Arc::default(),
         settings: verify::Settings {
             workers: WORKERS,
             max_kept: 20_000,
@@ -120,13 +130,19 @@ pub(super) fn prover(config: &Config, clusters: &Clusters, store: &MongoStore, b
 ///
 /// # Errors
 /// Only the loss of the lease.
-pub(super) async fn run(prover: Arc<MongoProver>, board: Board, stop: CancellationToken) -> Result<()> {
+pub(super) async fn run(prover: Arc<MongoProver>, target: MongoTarget, board: Board, stop: CancellationToken) -> Result<()> {
     let settle = settle(&prover.source, &board.progress, &stop);
+    let mut keys = tokio::time::interval(KEYS_EVERY);
     while !stop.is_cancelled() {
         // As an operator has set it meanwhile.
         if !board.is_verified() {
             let _ = stop.run_until_cancelled(tokio::time::sleep(IDLE)).await;
             continue;
+        }
+        if keys.tick().now_or_never().is_some()
+            && let Ok(now) = target.shard_keys().await
+        {
+            *prover.shard_keys.lock().unwrap_or_else(PoisonError::into_inner) = now;
         }
         prover.settings.pace.take_share(share(&board));
         let applied = board.progress.borrow().applied;

@@ -88,7 +88,7 @@ impl Work {
         if board.parity.is_on() {
             let prover = Arc::new(verifier::prover(&self.config, &self.clusters, &self.store, board));
             board.known().prover = Some(prover.clone());
-            tasks.spawn(verifier::run(prover, board.clone(), stop.clone()));
+            tasks.spawn(verifier::run(prover, self.clusters.target.clone(), board.clone(), stop.clone()));
         }
         let (source, race, progress) = (self.clusters.source.clone(), board.race.clone(), board.progress.subscribe());
         tasks.spawn(keep_moving(source, race, progress, stop.clone()));

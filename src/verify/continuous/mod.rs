@@ -22,7 +22,7 @@ use crate::{
     catalog::{Catalog, Collection, State},
     checkpoint::Store,
     error::Result,
-    model::{ClusterTime, CollectionUuid, DocumentKey, PartitionId, PersistentDifference, Selection},
+    model::{ClusterTime, CollectionUuid, DocumentKey, Namespace, PartitionId, PersistentDifference, Selection, ShardKey},
     observe::{Metrics, MismatchKind as Label},
     parity::{Listed, Parity},
     source::{CollectionRef, Source},
@@ -100,6 +100,8 @@ pub struct Prover<A, B, C> {
     pub selection: Selection,
     /// How to compare.
     pub settings: Settings,
+    /// Those of the target, as they were seen last: their indexes are nobody's difference.
+    pub shard_keys: Arc<Mutex<Arc<BTreeMap<Namespace, ShardKey>>>>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// How often everything is compared anew.

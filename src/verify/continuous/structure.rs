@@ -8,6 +8,7 @@ use crate::{
     source::Source,
     verify::{Settings, report::Difference, survey::survey},
 };
+use std::sync::PoisonError;
 use tokio::time::Instant;
 
 impl<A: Source, B: Source, C: Store> Prover<A, B, C> {
@@ -27,16 +28,21 @@ impl<A: Source, B: Source, C: Store> Prover<A, B, C> {
     {
         let started = Instant::now();
         let unfinished = || self.catalog.unfinished_indexes().iter().map(UnfinishedIndex::title).collect::<Vec<_>>();
-        let settings = Settings { waived: unfinished().into(), parked: true, live: true, ..round.settings.clone() };
+        let shard_keys = self.shard_keys.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let settings = Settings { waived: unfinished().into(), parked: true, live: true, shard_keys, ..round.settings.clone() };
         let both = (&self.source, &self.target);
         let found = survey(both, &self.selection, &settings, round.settle, round.stop).await?;
         // An index that came meanwhile is being built.
         let unfinished = unfinished();
         let is_built = |d: &Difference| d.part.as_ref().is_none_or(|name| !unfinished.contains(&index_title(d.ns.as_str(), name)));
-        known.structure = found.differences.into_iter().map(|(d, _)| d).filter(is_built).collect();
+        let now = found.differences.into_iter().map(|(d, _)| d).filter(is_built).collect();
+        let before = std::mem::replace(&mut known.structure, now);
         for d in &mut known.structure {
             self.findings.mended.tell(d);
-            tracing::warn!(ns = %d.ns, kind = d.kind.label(), detail = d.detail, "source and target differ in structure");
+            // Once: it may be looked at for weeks.
+            if !before.iter().any(|b| (&b.ns, b.kind, &b.detail) == (&d.ns, d.kind, &d.detail)) {
+                tracing::warn!(ns = %d.ns, kind = d.kind.label(), detail = d.detail, "source and target differ in structure");
+            }
         }
         (known.structure_at, known.structure_took) = (Some(Instant::now()), started.elapsed());
         Ok(())

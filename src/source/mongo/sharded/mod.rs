@@ -50,7 +50,7 @@ pub use scan::SnapshotScan;
 use super::{fetch::ReadAt, identity::Identity};
 use crate::{
     error::{Error, Result},
-    model::{ClusterTime, CollectionUuid, DocumentKey},
+    model::{ClusterTime, CollectionUuid, DocumentKey, Side},
     mongo::Cluster,
     source::{CollectionRef, Fetched, Found},
 };
@@ -97,8 +97,12 @@ pub(super) async fn fetch(
         if !doubled(&found) {
             return Ok(found);
         }
-        if doubled(&super::fetch::fetch(cluster, by, of, keys, after, ReadAt::OneTime).await?) {
-            return Err(scan::twins(of));
+        let found = super::fetch::fetch(cluster, by, of, keys, after, ReadAt::OneTime).await?;
+        match (doubled(&found), cluster.side()) {
+            (true, Side::Source) => return Err(scan::twins(of)),
+            // To be compared.
+            (true, Side::Target) => return Ok(found),
+            (false, _) => {}
         }
     }
 }

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result, Trouble},
-    model::{Bound, ClusterTime, DocumentKey, raw, same_key},
+    model::{Bound, ClusterTime, DocumentKey, Side, raw, same_key},
     mongo::{Cluster, CursorOptions, RawCursor},
     source::{CollectionRef, Found, Scan, ScanBatch, ScanRange},
 };
@@ -86,17 +86,19 @@ impl SnapshotScan {
 }
 
 impl Given {
-    /// The batch without the key that was given before. Twins lie side by side here.
-    fn check(&mut self, documents: RawDocumentBuf) -> Result<std::result::Result<RawDocumentBuf, Twins>> {
+    /// The batch without the key that was given before. Twins lie side by side here; on a target that is read to be compared, both
+    /// are given.
+    fn check(&mut self, documents: RawDocumentBuf, side: Side) -> Result<std::result::Result<RawDocumentBuf, Twins>> {
         let mut given_before = false;
         for doc in raw::elements(&documents).filter_map(|e| e.document()) {
             let key = DocumentKey::of(doc).ok_or_else(|| Error::Bug("a document without `_id`".into()))?;
             let again = std::mem::take(&mut self.again);
             if self.last.as_ref().is_some_and(|last| same_key(last, &key)) {
-                if !again {
-                    return Ok(Err(Twins));
+                match (again, side) {
+                    (true, _) => given_before = true,
+                    (false, Side::Source) => return Ok(Err(Twins)),
+                    (false, Side::Target) => {}
                 }
-                given_before = true;
             }
             self.last = Some(key);
         }
@@ -128,7 +130,7 @@ impl Scan for SnapshotScan {
                 return Ok(None);
             }
             if let Some(reply) = self.part.cursor.next().await? {
-                let documents = self.given.check(raw::owned(reply.documents()?))?.map_err(|Twins| twins(&self.of))?;
+                let documents = self.given.check(raw::owned(reply.documents()?), self.cluster.side())?.map_err(|Twins| twins(&self.of))?;
                 let at = self.part.at;
                 return Ok(Some(ScanBatch { documents, before: at, read_at: at }));
             }
@@ -241,7 +243,7 @@ mod tests {
     #[test]
     fn a_scan_that_is_opened_again_gives_no_key_twice() {
         let mut given = Given::default();
-        let check = |given: &mut Given, some: &[i32]| ids(&given.check(batch(some)).unwrap().unwrap());
+        let check = |given: &mut Given, some: &[i32]| ids(&given.check(batch(some), Side::Source).unwrap().unwrap());
         assert_eq!(check(&mut given, &[1, 2]), [1, 2]);
         given.again = true;
         assert_eq!(check(&mut given, &[2, 3]), [3]);
@@ -258,7 +260,7 @@ mod tests {
             let mut given = Given { last: None, again: false };
             for (n, some) in batches.iter().enumerate() {
                 given.again = again && n > 0;
-                if given.check(batch(some)).unwrap().is_err() {
+                if given.check(batch(some), Side::Source).unwrap().is_err() {
                     return true;
                 }
             }
