@@ -21,7 +21,7 @@ use super::{
 use crate::{
     catalog::{Catalog, Collection, State},
     checkpoint::Store,
-    error::Result,
+    error::{Error, Result},
     model::{ClusterTime, CollectionUuid, DocumentKey, Namespace, PartitionId, PersistentDifference, Selection, ShardKey},
     observe::{Metrics, MismatchKind as Label},
     parity::{Listed, Parity},
@@ -127,7 +127,7 @@ impl<A: Source, B: Source, C: Store> Prover<A, B, C> {
     /// One round; whether there was anything to do. `applied` is what the tail has brought to the target.
     ///
     /// # Errors
-    /// As classified; [`crate::error::Error::Interrupted`] where `stop` fired, or a proof was asked for meanwhile.
+    /// As classified; [`Error::Interrupted`] where `stop` fired, or a proof was asked for meanwhile.
     ///
     /// # Cancel safety
     /// Safe to drop: the next round begins with what was left.
@@ -143,7 +143,12 @@ impl<A: Source, B: Source, C: Store> Prover<A, B, C> {
         let stop = stop.child_token();
         *self.round.lock().unwrap_or_else(PoisonError::into_inner) = stop.clone();
         self.parity.abandon();
-        let round = Round { settle, applied, settings: &self.settings, stop: &stop };
+        // Whoever cuts the round short does not wait for a stream that rests.
+        let settle = |time| {
+            let (settled, stop) = (settle(time), &stop);
+            async move { stop.run_until_cancelled(settled).await.unwrap_or(Err(Error::Interrupted)) }
+        };
+        let round = Round { settle: &settle, applied, settings: &self.settings, stop: &stop };
         let mut busy = self.adopt(&round).await?;
         if is_due(known.keys_at, KEYS_EVERY) {
             let found_too = is_due(known.found_at, FOUND_EVERY);
