@@ -207,7 +207,7 @@ mod real {
             let all = status["verification"]["collections"].as_array().cloned().unwrap_or_default();
             all.iter().map(|c| c["partitions_proved"].as_u64().unwrap()).sum::<u64>()
         };
-        let before = ferry.wait_for("some partitions to be proved", |s| proved(s) >= 4).await;
+        let before = ferry.wait_for("some partitions to be proved", |s| proved(s) >= 6).await;
         assert_eq!(before["verification"]["state"], "pending", "{:#}", before["verification"]);
         let gate = before["gates"].as_array().unwrap().iter().find(|g| g["name"] == "parity").unwrap().clone();
         assert_eq!(gate["open"], false, "{gate}");

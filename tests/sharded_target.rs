@@ -302,6 +302,7 @@ mod real {
         ferry.wait_for("the index that cannot be", |status| status["gates"].to_string().contains("does not")).await;
         let told = ferry.verb(&["cutover", "--yes"]).await;
         assert!(told.code == 1 && told.stdout.contains("does not"), "{told:?}");
+        ferry.wait_for("parity", |status| status["verification"]["differences"] == 0).await;
         ferry.verb(&["cutover", "--yes", "--waive-index", "shop.unique:does not"]).await.expect(0, "the cutover");
         assert_eq!(ferry.wait_exit().await, 0, "{}", ferry.log());
         let report = testbed::compare(&clusters.from, &clusters.to, everything).await.unwrap();

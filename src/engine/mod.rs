@@ -53,7 +53,7 @@ const REQUEST_QUEUE: usize = 16;
 pub enum Way {
     /// From the source to the target; on from where the operator wanted a way back behind a commit.
     Forward,
-    /// The way back of whatever was committed last between the two: see [`reverse`].
+    /// The way back of whatever was committed last between the two: see the module `reverse`.
     Back,
 }
 

@@ -58,6 +58,12 @@ pub(super) async fn restore(parity: &Parity, store: &MongoStore, catalog: &Catal
     let saved = store.parity().await?;
     // Whoever moved the resume point since kept no marks.
     let holds = saved.time.is_some_and(|time| time >= resume);
+    if !holds {
+        // From here on touches are noted again. In this order: a proof that is void must not be taken for one by the clock.
+        let void: Vec<Partition> = saved.ranges.iter().cloned().map(|range| Partition { done: false, ..range }).collect();
+        store.save_ranges(&void).await?;
+        store.save_marks(&[], resume).await?;
+    }
     let mut by_collection: BTreeMap<CollectionUuid, Vec<Partition>> = BTreeMap::new();
     for range in saved.ranges {
         by_collection.entry(range.id.collection).or_default().push(range);

@@ -24,6 +24,9 @@ use std::{
 const KEY_OVERHEAD: u64 = 96;
 /// A key larger than this is not kept: its range becomes stale.
 const LARGEST_KEY: usize = 64 << 10;
+/// From so many touched keys on it matters how many documents there are: to read a quarter of them one by one takes longer than to
+/// compare all of them in their order. Documents that come and go have touched keys without end.
+const MANY_KEYS: usize = 1_000;
 
 /// See the module. Cheap to clone; all clones are one.
 #[derive(Debug, Clone, Default)]
@@ -347,6 +350,16 @@ impl Followed {
             return 0;
         }
         let price = cost(bytes);
+        if self.keys.len() >= MANY_KEYS && self.keys.len() as u64 * 4 > self.documents() {
+            let touched = std::mem::take(&mut self.touched);
+            self.stale.join(&touched);
+            self.keys.clear();
+        }
+        // Its range may be stale by now: it is compared as a whole, and that sees this key.
+        let stale = range.is_some_and(|n| self.stale.has(n));
+        if stale && !self.scanning.has(range.unwrap_or_default()) {
+            return 0;
+        }
         let kept = bytes.len() <= LARGEST_KEY && price <= room;
         let into = if kept { &mut self.touched } else { &mut self.stale };
         let mut moved = false;
@@ -360,6 +373,11 @@ impl Followed {
         }
         self.keys.insert(bytes.into(), key);
         price
+    }
+
+    /// As of the last comparison.
+    fn documents(&self) -> u64 {
+        self.sizes.iter().map(|(documents, _)| documents).sum()
     }
 
     /// All touches up to `applied` were looked at.

@@ -36,7 +36,7 @@ pub struct Samples {
 pub struct Limits {
     /// Lag of a secondary.
     pub lag: Duration,
-    /// Latency of a call, if it is also [`MUCH_SLOWER`] than usual.
+    /// Latency of a call, if it is also `MUCH_SLOWER` than usual.
     pub latency: Duration,
     /// Operations in line.
     pub queue: u64,

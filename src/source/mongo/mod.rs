@@ -1,4 +1,4 @@
-//! The real source through the driver: a replica set, or a [sharded] cluster behind its router.
+//! The real source through the driver: a replica set, or a sharded cluster behind its router.
 
 mod catalog;
 mod fence;

@@ -24,7 +24,7 @@ const MAX_AGE: Duration = Duration::from_secs(60);
 /// How often a cursor is opened before chunks have stayed where they are meanwhile.
 const OPENINGS: u32 = 50;
 
-/// A scan of one range in the order of `_id`, each part of it as of one cluster time. See [`super`].
+/// A scan of one range in the order of `_id`, each part of it as of one cluster time. See the module above.
 pub struct SnapshotScan {
     cluster: Cluster,
     by: Identity,
