@@ -42,6 +42,10 @@ mod real {
         run(&from, "shop", doc! {"createIndexes": "ranges", "indexes": unique}).await;
         let load = Load::start(from.clone(), LoadOptions { seed, ops_per_second: 300, ..LoadOptions::default() });
         let names: Vec<String> = keys().iter().map(|(ns, _)| (*ns).to_owned()).collect();
+        // Where a collection is to be split is told by its documents.
+        while from.database("load1").collection::<Document>("c1").estimated_document_count().await.unwrap() < 500 {
+            sleep(Duration::from_millis(100)).await;
+        }
         let moving = source.balance(&names).await.unwrap();
 
         let mut ferry = Ferry::start(&source.uri(), &target.uri(), &["--partition-size", "1MiB", "--verbose"]);

@@ -156,8 +156,12 @@ pub(super) async fn sharded(config: &Config, clusters: &Clusters, split: bool) -
     for (ns, how) in &mut wanted {
         let Some((of, indexes)) = of(&clusters.source, config, ns, &selected).await? else { continue };
         how.index = indexes.iter().find(|index| how.key.is_supported_by(index)).map(park);
-        if how.bounds.is_empty() && !how.key.is_hashed_first() {
-            how.bounds = bounds(&clusters.source, &of, &how.key, chunks).await?;
+        // Fewer chunks than are wanted, as many clusters have them where nothing splits by itself (from 6.0.3 on), load few shards.
+        if how.bounds.len() + 1 < chunks && !how.key.is_hashed_first() {
+            let sampled = bounds(&clusters.source, &of, &how.key, chunks).await?;
+            if sampled.len() > how.bounds.len() {
+                how.bounds = sampled;
+            }
         }
         thin(&mut how.bounds, chunks);
     }
