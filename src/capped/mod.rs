@@ -15,7 +15,7 @@ pub use doubt::{Doubts, Span, Verdict};
 use crate::{
     catalog::Collection,
     error::{Error, Result},
-    model::{ClusterTime, raw, repeats_a_name},
+    model::{Batch, ClusterTime},
     observe::Metrics,
     race::Race,
     retry::{Patience, Retry},
@@ -80,12 +80,13 @@ impl<S: Source, T: Target> Transfer<'_, S, T> {
             }
             patience.restore();
             self.race.read(batch.read_at);
-            if raw::elements(&batch.documents).filter_map(|e| e.document()).any(repeats_a_name) {
+            let batch = Batch::new(batch.documents);
+            if batch.has_repeated_names() {
                 // Saved by the caller with the collection's completion: no diff comes before that.
                 collection.note_repeats().await;
             }
-            let inserted = self.target.insert(&to, &batch.documents).await?;
-            self.metrics.copied(inserted.inserted, batch.documents.as_bytes().len() as u64, inserted.already_there);
+            let inserted = self.target.insert(&to, &batch).await?;
+            self.metrics.copied(inserted.inserted, batch.bytes(), inserted.already_there);
         }
         Ok(after)
     }

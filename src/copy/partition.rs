@@ -5,7 +5,7 @@ use crate::{
     catalog::Collection,
     checkpoint::{Frontier, Store},
     error::Result,
-    model::{Bound, CanonicalKey, ClusterTime, DocumentKey, Partition, bound_of, raw, repeats_a_name},
+    model::{Batch, Bound, CanonicalKey, ClusterTime, DocumentKey, Partition, raw},
     race::{Hold, Reread},
     retry::Patience,
     source::{Found, Scan, ScanBatch, ScanRange, Source},
@@ -13,7 +13,6 @@ use crate::{
     tasks::panicked,
     throttle::Turn,
 };
-use bson::RawDocument;
 use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc},
@@ -201,19 +200,17 @@ async fn insert<S: Source, T: Target, C: Store>(
     reading: OwnedSemaphorePermit,
     stop: CancellationToken,
 ) -> Result<Option<Confirmed>> {
-    let bytes = batch.documents.as_bytes().len();
+    let (read_at, before, bytes) = (batch.read_at, batch.before, batch.documents.as_bytes().len());
     let Some(_room) = copy.memory.to_write(bytes, &stop).await else { return Ok(None) };
     drop(reading);
     let Some(Ok(writer)) = stop.run_until_cancelled(copy.writers.clone().acquire_owned()).await else { return Ok(None) };
-    let documents = raw::elements(&batch.documents).filter_map(|e| e.document());
-    let keys: Vec<DocumentKey> = documents.filter_map(DocumentKey::of).collect();
-    let last = raw::elements(&batch.documents).last().and_then(|e| e.document()).and_then(bound_of);
-    if keys.is_empty() {
+    let batch = Batch::new(batch.documents);
+    let last = batch.last().cloned();
+    if batch.is_empty() {
         return Ok(Some(Confirmed { seq, last, documents: 0, bytes: 0, hold }));
     }
-    copy.race.read(batch.read_at);
-    let repeating = || raw::elements(&batch.documents).filter_map(|e| e.document()).any(repeats_a_name);
-    if !collection.entry().repeats && repeating() && collection.note_repeats().await {
+    copy.race.read(read_at);
+    if batch.has_repeated_names() && !collection.entry().repeats && collection.note_repeats().await {
         copy.save(&collection).await?;
     }
     {
@@ -221,32 +218,27 @@ async fn insert<S: Source, T: Target, C: Store>(
         let _shared = collection.gate.read().await;
         hold.inserting();
         let started = Instant::now();
-        let Some(inserted) = put(&copy, &collection, &batch.documents).await? else {
+        let Some(inserted) = put(&copy, &collection, &batch).await? else {
             return Ok(Some(Confirmed { seq, last, documents: 0, bytes: 0, hold }));
         };
         copy.metrics.copy_inserted(started.elapsed());
-        copy.metrics.copied(inserted.inserted, bytes as u64, inserted.already_there);
+        copy.metrics.copied(inserted.inserted, batch.bytes(), inserted.already_there);
     }
     drop(writer);
-    let orders: Vec<CanonicalKey> = keys.iter().map(|key| collection.order_of(key)).collect();
-    if !reread(&copy, &collection, &keys, &orders, batch.before).await? {
+    if !reread(&copy, &collection, &batch, before).await? {
         return Ok(None);
     }
-    Ok(Some(Confirmed { seq, last, documents: keys.len() as u64, bytes: bytes as u64, hold }))
+    Ok(Some(Confirmed { seq, last, documents: batch.len(), bytes: batch.bytes(), hold }))
 }
 
 /// Inserts under the name that the collection has now; `None` where it is gone.
-async fn put<S: Source, T: Target, C: Store>(
-    copy: &Copy<S, T, C>,
-    collection: &Collection,
-    documents: &RawDocument,
-) -> Result<Option<Inserted>> {
+async fn put<S: Source, T: Target, C: Store>(copy: &Copy<S, T, C>, collection: &Collection, batch: &Batch) -> Result<Option<Inserted>> {
     let Some(to) = collection.on_target() else { return Ok(None) };
-    match copy.target.insert(&to, documents).await {
+    match copy.target.insert(&to, batch).await {
         Err(error) if error.code() == Some(ANOTHER_COLLECTION) => {
             copy.race.read(collection.relocate(&copy.source, &copy.target).await?);
             let Some(to) = collection.on_target() else { return Ok(None) };
-            copy.target.insert(&to, documents).await.map(Some)
+            copy.target.insert(&to, batch).await.map(Some)
         }
         other => other.map(Some),
     }
@@ -256,11 +248,15 @@ async fn put<S: Source, T: Target, C: Store>(
 async fn reread<S: Source, T: Target, C: Store>(
     copy: &Copy<S, T, C>,
     collection: &Arc<Collection>,
-    keys: &[DocumentKey],
-    orders: &[CanonicalKey],
+    batch: &Batch,
     before: ClusterTime,
 ) -> Result<bool> {
-    let raced = copy.race.raced(collection.uuid(), orders, before);
+    if !copy.race.is_touched(collection.uuid()) {
+        return Ok(true);
+    }
+    let keys: Vec<DocumentKey> = batch.keys().collect();
+    let orders: Vec<CanonicalKey> = keys.iter().map(|key| collection.order_of(key)).collect();
+    let raced = copy.race.raced(collection.uuid(), &orders, before);
     let (done, mut confirmed) = mpsc::channel(raced.len().max(1));
     for (n, at_least) in &raced {
         let reread = Reread { collection: collection.clone(), key: keys[*n].clone(), at_least: *at_least, done: done.clone() };

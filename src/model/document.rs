@@ -166,52 +166,73 @@ fn whole_decimal(text: &str) -> Option<i64> {
 /// (RAN on 6.0.5). Such documents are written by a pipeline with `$literal`.
 #[must_use]
 pub fn odd_at_top(doc: &RawDocument) -> bool {
-    raw::elements(doc).any(|e| e.name.first() == Some(&b'$') || (e.tag == tag::TIMESTAMP && e.value == [0; 8]))
+    raw::elements(doc).any(|e| is_odd(&e))
 }
 
-/// Fields of one document that are compared with each other; of more, the digests are sorted.
-const FEW_FIELDS: usize = 32;
+/// Whether an element at the top makes its document odd.
+pub(super) fn is_odd(e: &Element<'_>) -> bool {
+    e.name.first() == Some(&b'$') || (e.tag == tag::TIMESTAMP && e.value == [0; 8])
+}
 
 /// Whether a field name stands twice in one document, at any depth. A server lets them in, and is then no more to be
 /// trusted with a diff of them: it leaves out both where the source left out one, and 6.0.5 ends by an invariant when
 /// an update by a pipeline changes such a field (6.0.27 refuses that, code 7693400; RAN on both). Replacements are safe.
 #[must_use]
 pub fn repeats_a_name(doc: &RawDocument) -> bool {
-    repeats(doc, true)
+    let mut names = Names::default();
+    raw::elements(doc).any(|e| names.repeat(&e)) || names.repeated()
 }
 
-fn repeats(doc: &RawDocument, of_fields: bool) -> bool {
-    let (mut few, mut n) = ([0; FEW_FIELDS], 0);
-    let mut many: Vec<u64> = Vec::new();
-    for e in raw::elements(doc) {
-        if e.document().is_some_and(|inner| repeats(inner, e.tag == tag::DOCUMENT)) {
-            return true;
-        }
-        if of_fields && many.is_empty() && n < FEW_FIELDS {
-            let digest = digest_of_name(e.name);
-            if few[..n].contains(&digest) {
-                return true;
-            }
-            few[n] = digest;
-            n += 1;
-        } else if of_fields {
-            if many.is_empty() {
-                many.extend(few);
-            }
-            many.push(digest_of_name(e.name));
-        }
+/// Fields of one document that are compared with each other; of more, the digests are sorted.
+const FEW_FIELDS: usize = 32;
+
+/// The names of one document's fields, as a walk comes by them.
+#[derive(Default)]
+pub(super) struct Names {
+    few: [u64; FEW_FIELDS],
+    n: usize,
+    many: Vec<u64>,
+}
+
+impl Names {
+    /// Whether this field, or one within it, surely repeats a name.
+    pub(super) fn repeat(&mut self, e: &Element<'_>) -> bool {
+        self.another(digest_of_name(e.name)) || repeats_within(e)
     }
-    many.sort_unstable();
-    many.windows(2).any(|two| two[0] == two[1])
+
+    fn another(&mut self, digest: u64) -> bool {
+        let Some(place) = self.few.get_mut(self.n) else {
+            self.many.push(digest);
+            return false;
+        };
+        *place = digest;
+        self.n += 1;
+        self.few[..self.n - 1].contains(&digest)
+    }
+
+    /// Whether any two are the same, at the end of the walk.
+    pub(super) fn repeated(mut self) -> bool {
+        if self.many.is_empty() {
+            return false;
+        }
+        self.many.extend(self.few);
+        self.many.sort_unstable();
+        self.many.windows(2).any(|two| two[0] == two[1])
+    }
+}
+
+fn repeats_within(e: &Element<'_>) -> bool {
+    match (e.tag, e.document()) {
+        (tag::DOCUMENT, Some(inner)) => repeats_a_name(inner),
+        (_, Some(array)) => raw::elements(array).any(|item| repeats_within(&item)),
+        _ => false,
+    }
 }
 
 /// Short names are their own digest; comparing numbers is what makes this cheap. Two names of one digest count as one, which is safe.
 fn digest_of_name(name: &[u8]) -> u64 {
-    let mut short = [0; 8];
     // A name holds no zero byte.
-    let Some(place) = short.get_mut(..name.len()) else { return xxh3_64(name) };
-    place.copy_from_slice(name);
-    u64::from_le_bytes(short)
+    if name.len() <= 8 { name.iter().rfold(0, |digest, &byte| digest << 8 | u64::from(byte)) } else { xxh3_64(name) }
 }
 
 /// Whether two `_id`s are the same bytes, type included.

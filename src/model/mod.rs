@@ -1,6 +1,7 @@
 //! The words everything else is said in. Pure: no I/O, no clock, no tokio, no driver client.
 
 mod accounts;
+mod batch;
 mod document;
 mod event;
 mod job;
@@ -17,6 +18,7 @@ mod throttle;
 mod time;
 
 pub use accounts::UsersAndRoles;
+pub use batch::Batch;
 pub use document::{CanonicalKey, DocumentKey, odd_at_top, repeats_a_name, same_key};
 pub(crate) use event::collated;
 pub use event::{

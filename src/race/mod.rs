@@ -76,14 +76,17 @@ impl Race {
         }
     }
 
+    /// Whether any key of it was touched that is not forgotten yet: else none of its reads can have raced.
+    #[must_use]
+    pub fn is_touched(&self, collection: CollectionUuid) -> bool {
+        self.state().touched.get(&collection).is_some_and(Touched::is_any)
+    }
+
     /// Which of a batch's keys were touched after `before`, each with the time at which it was last.
     #[must_use]
     pub fn raced(&self, collection: CollectionUuid, keys: &[CanonicalKey], before: ClusterTime) -> Vec<(usize, ClusterTime)> {
         let state = self.state();
         let Some(touched) = state.touched.get(&collection) else { return Vec::new() };
-        if touched.keys.is_empty() && touched.any.is_none() {
-            return Vec::new();
-        }
         keys.iter().enumerate().filter_map(|(n, key)| touched.last(*key).filter(|t| *t > before).map(|t| (n, t))).collect()
     }
 
@@ -164,6 +167,10 @@ impl State {
 }
 
 impl Touched {
+    fn is_any(&self) -> bool {
+        self.any.is_some() || !self.keys.is_empty()
+    }
+
     fn note(&mut self, key: CanonicalKey, time: ClusterTime) {
         if self.any.is_some() || key == CanonicalKey::ANY || self.keys.len() >= MAX_KEYS {
             self.keys.clear();

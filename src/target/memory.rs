@@ -5,7 +5,7 @@
 use super::{ANOTHER_COLLECTION, Applied, IndexChange, Inserted, Statement, Target, TargetCollection};
 use crate::{
     error::{Error, Result},
-    model::{CollectionInfo, CollectionKind, CollectionUuid, DocumentKey, IndexSpec, Namespace, Side, raw, shelf::Shelf},
+    model::{Batch, CollectionInfo, CollectionKind, CollectionUuid, DocumentKey, IndexSpec, Namespace, Side, raw, shelf::Shelf},
 };
 use bson::{RawDocument, RawDocumentBuf};
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -225,9 +225,9 @@ impl Target for MemoryTarget {
         self.clone()
     }
 
-    async fn insert(&self, to: &TargetCollection, documents: &RawDocument) -> Result<Inserted> {
+    async fn insert(&self, to: &TargetCollection, batch: &Batch) -> Result<Inserted> {
         let mut total = Inserted::default();
-        let documents: Vec<_> = raw::elements(documents).filter_map(|e| e.document()).collect();
+        let documents: Vec<_> = batch.documents().collect();
         let fails = self.with(|w| w.rng.random_bool(w.faults.insert_then_fail));
         self.steps("inserting", documents, |w, doc| {
             let shelf = w.shelf(to)?;

@@ -13,7 +13,7 @@ pub use series::{bucket_span, make, mixed_schema, names};
 
 use crate::{
     error::Result,
-    model::{CollectionInfo, CollectionUuid, DocumentKey, IndexSpec, Namespace},
+    model::{Batch, CollectionInfo, CollectionUuid, DocumentKey, IndexSpec, Namespace},
 };
 use bson::{RawDocument, RawDocumentBuf};
 use std::time::Duration;
@@ -84,8 +84,8 @@ pub trait Target: Clone + Send + Sync + 'static {
     #[must_use]
     fn within(&self, deadline: Duration) -> Self;
 
-    /// Inserts what is not there yet, in the order given. `documents` is a BSON array.
-    fn insert(&self, to: &TargetCollection, documents: &RawDocument) -> impl Future<Output = Result<Inserted>> + Send;
+    /// Inserts what is not there yet, in the order given.
+    fn insert(&self, to: &TargetCollection, batch: &Batch) -> impl Future<Output = Result<Inserted>> + Send;
     /// Deletes all documents.
     fn clear(&self, to: &TargetCollection) -> impl Future<Output = Result<()>> + Send;
     /// Applies statements: deletes first, then inserts in their order, then the rest in theirs. A key stands in

@@ -4,7 +4,7 @@ use crate::{
     catalog::{Catalog, Collection, State},
     checkpoint::{MemoryStore, Store},
     error::{Error, Result},
-    model::{DocumentKey, Partition, bound_of, raw},
+    model::{Batch, Partition, bound_of},
     race::{Hold, Race, Reread},
     source::{Found, Scan, ScanBatch, ScanRange, Source, memory::MemorySource},
     target::{Target, memory::MemoryTarget},
@@ -124,13 +124,13 @@ impl Copy {
 
     async fn confirm(&self, collection: &Arc<Collection>, partition: &mut Partition, batch: &ScanBatch) -> Result<End> {
         self.race.read(batch.read_at);
+        let documents = Batch::new(batch.documents.clone());
         {
             let _shared = collection.gate.read().await;
             let Some(to) = collection.on_target() else { return Ok(End::Gone) };
-            self.target.insert(&to, &batch.documents).await?;
+            self.target.insert(&to, &documents).await?;
         }
-        let documents: Vec<_> = raw::elements(&batch.documents).filter_map(|e| e.document()).collect();
-        let keys: Vec<_> = documents.iter().filter_map(|doc| DocumentKey::of(doc)).collect();
+        let keys: Vec<_> = documents.keys().collect();
         let orders: Vec<_> = keys.iter().map(|key| collection.order_of(key)).collect();
         let raced = self.race.raced(collection.uuid(), &orders, batch.before);
         let (done, mut told) = mpsc::channel(raced.len().max(1));

@@ -7,7 +7,7 @@ use super::super::{ANOTHER_COLLECTION, Applied, Inserted, Statement, TargetColle
 use crate::{
     error::{Error, Result},
     model::{
-        DocumentKey, ShardKey, odd_at_top,
+        Batch, DocumentKey, ShardKey, odd_at_top,
         raw::{self, Builder, tag},
     },
     mongo::{Cluster, DUPLICATE_KEY, WriteError, refused_by_code},
@@ -28,15 +28,15 @@ pub(super) const UNFIT: &str = "its shard key holds an array, a document with an
 
 /// Inserts a batch of the copy. `ordered: false` only means to go on behind a duplicate: a `mongod` works the
 /// documents of one command off in their order.
-pub(crate) async fn insert(cluster: &Cluster, to: &TargetCollection, documents: &RawDocument, by: Option<&ShardKey>) -> Result<Inserted> {
+pub(crate) async fn insert(cluster: &Cluster, to: &TargetCollection, batch: &Batch, by: Option<&ShardKey>) -> Result<Inserted> {
     let mut total = Inserted::default();
-    if !each(documents).any(odd_at_top) {
-        insert_run(cluster, to, documents, &mut total).await?;
+    if !batch.has_odd() {
+        insert_run(cluster, to, batch.array(), &mut total).await?;
         return Ok(total);
     }
     // Rare: some documents need a pipeline to arrive as they are.
     let mut run: Vec<&RawDocument> = Vec::new();
-    for doc in each(documents) {
+    for doc in batch.documents() {
         if odd_at_top(doc) {
             insert_run(cluster, to, &array(run.drain(..)), &mut total).await?;
             insert_odd(cluster, to, doc, by, &mut total).await?;

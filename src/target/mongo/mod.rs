@@ -11,7 +11,7 @@ pub use sharded::{Shard, Sharding};
 use super::{Applied, IndexChange, Inserted, Statement, Target, TargetCollection};
 use crate::{
     error::Result,
-    model::{CollectionInfo, CollectionUuid, IndexSpec, Namespace, ShardKey},
+    model::{Batch, CollectionInfo, CollectionUuid, IndexSpec, Namespace, ShardKey},
     mongo::{Cluster, Topology, listing},
 };
 use bson::RawDocument;
@@ -107,9 +107,9 @@ impl Target for MongoTarget {
     fn within(&self, deadline: Duration) -> Self {
         self.with_cluster(self.cluster.within(deadline))
     }
-    async fn insert(&self, to: &TargetCollection, documents: &RawDocument) -> Result<Inserted> {
+    async fn insert(&self, to: &TargetCollection, batch: &Batch) -> Result<Inserted> {
         let by = self.key_of(to).await?;
-        bulk::insert(&self.cluster, to, documents, by.as_deref()).await
+        bulk::insert(&self.cluster, to, batch, by.as_deref()).await
     }
     async fn clear(&self, to: &TargetCollection) -> Result<()> {
         bulk::clear(&self.cluster, to).await

@@ -45,6 +45,9 @@ pub struct Options {
     pub oplog_mb: u32,
     /// GiB of WiredTiger cache per node.
     pub cache_gb: f64,
+    /// Whether fail points and the like may be set. A server that lets them be set also checks its own replies (RAN: a tenth of
+    /// what a scan costs it), so what is measured goes without.
+    pub test_commands: bool,
     /// Further arguments for every `mongod`.
     pub extra_args: Vec<String>,
 }
@@ -60,6 +63,7 @@ impl Default for Options {
             auth: false,
             oplog_mb: 256,
             cache_gb: 0.25,
+            test_commands: true,
             extra_args: Vec::new(),
         }
     }
@@ -290,7 +294,9 @@ enum State {
 
 fn arguments(options: &Options, certificates: Option<&Certificates>, folder: &Folder) -> Result<Vec<String>> {
     let mut arguments = vec!["--wiredTigerCacheSizeGB".to_string(), options.cache_gb.to_string()];
-    arguments.extend(["--setParameter", "enableTestCommands=1"].map(String::from));
+    if options.test_commands {
+        arguments.extend(["--setParameter", "enableTestCommands=1"].map(String::from));
+    }
     if !options.standalone {
         arguments.extend(["--replSet".into(), options.name.clone()]);
         arguments.extend(["--oplogSize".into(), options.oplog_mb.to_string()]);

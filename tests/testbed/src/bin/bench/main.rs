@@ -154,7 +154,9 @@ struct Target {
 
 impl Target {
     async fn start(cache_gb: f64) -> Result<Target> {
-        let server = ReplicaSet::start(Options { name: "target".into(), oplog_mb: OPLOG_MB, cache_gb, ..Options::default() }).await?;
+        let server =
+            ReplicaSet::start(Options { name: "target".into(), oplog_mb: OPLOG_MB, cache_gb, test_commands: false, ..Options::default() })
+                .await?;
         let client = connect(&server.uri()).await?;
         let pid = pid(&client).await?;
         Ok(Target { server, client, pid })
@@ -169,7 +171,8 @@ impl Target {
 impl Bench {
     async fn prepare(arguments: Arguments) -> Result<Bench> {
         tell("starting the source");
-        let options = Options { name: "source".into(), oplog_mb: OPLOG_MB, cache_gb: arguments.cache_gb, ..Options::default() };
+        let options =
+            Options { name: "source".into(), oplog_mb: OPLOG_MB, cache_gb: arguments.cache_gb, test_commands: false, ..Options::default() };
         let server = ReplicaSet::start(options).await?;
         let source = connect(&server.uri()).await?;
         let source_pid = pid(&source).await?;
