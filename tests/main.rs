@@ -12,6 +12,7 @@ mod ddl;
 mod deploy;
 mod docs;
 mod election;
+mod hardship;
 mod kill;
 mod layers;
 mod life;

@@ -1,7 +1,7 @@
 //! From a replica set to a sharded cluster.
 
 mod real {
-    use crate::support::{Ferry, Told, alone, run, seed, told};
+    use crate::support::{Ferry, Told, run, seed, told, whole_machine};
     use bson::{Bson, Document, Regex, doc};
     use futures_util::TryStreamExt;
     use mongodb::Client;
@@ -26,7 +26,7 @@ mod real {
 
     impl Clusters {
         async fn start(shards: usize) -> Self {
-            let alone = alone().await;
+            let alone = whole_machine().await;
             let source = Options { name: "source".into(), oplog_mb: 2048, ..Options::default() };
             let (source, target) =
                 tokio::try_join!(ReplicaSet::start(source), ShardedCluster::start(Sharded { shards, ..Sharded::default() })).unwrap();

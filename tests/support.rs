@@ -31,12 +31,6 @@ pub const METADATA: &str = "__mdb_internal_mongoferry";
 
 /// Tests that run servers at once, however many threads there are: elections have time limits.
 const PLACES: u32 = 2;
-static FREE: Semaphore = Semaphore::const_new(PLACES as usize);
-
-/// The machine for one test, as long as the value lives.
-pub async fn whole_machine() -> SemaphorePermit<'static> {
-    FREE.acquire_many(PLACES).await.expect("never closed")
-}
 
 /// The program with an environment that says nothing about it, and no terminal.
 pub fn program() -> Command {
@@ -359,8 +353,8 @@ async fn room(places: u32) -> SemaphorePermit<'static> {
     FREE.acquire_many(places).await.expect("never closed")
 }
 
-/// The machine for oneself: for tests with clusters of their own making.
-pub async fn alone() -> SemaphorePermit<'static> {
+/// The machine for one test, as long as the value lives: for tests with clusters of their own making.
+pub async fn whole_machine() -> SemaphorePermit<'static> {
     room(PLACES).await
 }
 

@@ -143,7 +143,7 @@ impl Copy {
             told.recv().await.ok_or(Error::Interrupted)?;
         }
         partition.after = documents.last().and_then(|doc| bound_of(doc));
-        partition.documents += documents.len() as u64;
+        partition.documents += documents.len();
         self.store.save_partitions(std::slice::from_ref(partition)).await?;
         Ok(End::Done)
     }

@@ -164,6 +164,7 @@ impl Start {
             oplog_mb: self.oplog_mb,
             cache_gb: self.cache_gb,
             extra_args: self.extra_args,
+            ..Options::default()
         };
         tokio::select! {
             biased; // told to stop while starting: stop
