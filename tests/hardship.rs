@@ -8,7 +8,7 @@ mod real {
         options::{ClientOptions, WriteConcern},
     };
     use rand::RngCore;
-    use std::{process::Command, time::Duration};
+    use std::time::Duration;
     use testbed::{Load, LoadOptions, Options, ReplicaSet};
     use tokio::time::{Instant, sleep};
 
@@ -179,26 +179,17 @@ mod real {
         pair.end().await;
     }
 
-    /// Whether a process has ended, reaped or not.
-    fn is_dead(pid: i64) -> bool {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        stat.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with('Z'))
-    }
-
     /// A server whose disk is full ends itself (RAN on 6.0.5 with a small file system), and so does one whose files may not grow:
     /// that needs no privilege.
     #[tokio::test(flavor = "multi_thread")]
     async fn a_target_without_room_is_waited_for() {
         let pair = Pair::start().await;
         write(&pair.from, 0, 64).await;
-        let status = pair.on_target("admin", doc! {"serverStatus": 1}).await;
-        let pid = status.get_i64("pid").unwrap();
-        let limited = Command::new("prlimit").args([format!("--pid={pid}"), "--fsize=16777216".into()]).status().unwrap();
-        assert!(limited.success(), "the size of files cannot be limited");
+        pair.target.limit_files(0, 16 << 20).unwrap();
 
         let mut ferry = pair.ferry(&["--partition-size", "8MiB"]);
         let deadline = Instant::now() + DEADLINE;
-        while !is_dead(pid) {
+        while pair.target.is_running(0) {
             assert!(Instant::now() < deadline, "the target does not run out of room\n{}", ferry.log());
             sleep(Duration::from_millis(50)).await;
         }

@@ -90,6 +90,13 @@ impl Node {
         }
     }
 
+    pub fn limit_files(&self, bytes: u64) -> Result<()> {
+        match &*self.process.lock().unwrap() {
+            Some(process) => process.limit_files(bytes).map_err(Error::io("cannot limit the files of mongod")),
+            None => Ok(()),
+        }
+    }
+
     pub fn is_running(&self) -> bool {
         self.process.lock().unwrap().as_mut().is_some_and(|process| process.ended().is_none())
     }

@@ -7,7 +7,7 @@
 use std::process::{Child, Command};
 use std::sync::{LazyLock, mpsc};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 
 type Order = (Command, mpsc::SyncSender<std::io::Result<Child>>);
 
@@ -39,8 +39,17 @@ impl Process {
     }
 
     pub fn signal(&self, signal: Signal) -> std::io::Result<()> {
-        let pid = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw).expect("a child has a pid");
-        Ok(kill_process(pid, signal)?)
+        Ok(kill_process(self.pid(), signal)?)
+    }
+
+    /// None of its files may grow above so many bytes from now on.
+    pub fn limit_files(&self, bytes: u64) -> std::io::Result<()> {
+        prlimit(Some(self.pid()), Resource::Fsize, Rlimit { current: Some(bytes), maximum: Some(bytes) })?;
+        Ok(())
+    }
+
+    fn pid(&self) -> Pid {
+        i32::try_from(self.0.id()).ok().and_then(Pid::from_raw).expect("a child has a pid")
     }
 }
 

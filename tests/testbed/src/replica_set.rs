@@ -210,6 +210,16 @@ impl ReplicaSet {
         self.nodes[i].signal(Signal::CONT)
     }
 
+    /// Lets no file of node `i` grow above so many bytes until it is started again. It then ends itself as one whose disk is full.
+    pub fn limit_files(&self, i: usize, bytes: u64) -> Result<()> {
+        self.nodes[i].limit_files(bytes)
+    }
+
+    /// Whether node `i` has not ended.
+    pub fn is_running(&self, i: usize) -> bool {
+        self.nodes[i].is_running()
+    }
+
     /// Kills the servers and removes their folder, as the drop does.
     pub fn stop(self) {}
 
