@@ -1,7 +1,7 @@
 //! From a sharded cluster to another one with more shards, while chunks move on both.
 
 mod real {
-    use crate::support::{DEADLINE, Ferry, run, seed, whole_machine};
+    use crate::support::{DEADLINE, Ferry, run, seed, told, whole_machine};
     use bson::{Document, doc};
     use futures_util::TryStreamExt;
     use mongodb::Client;
@@ -83,6 +83,50 @@ mod real {
         assert!(report.is_equal(), "{} differences, such as\n{}\n{}", report.differences.len(), few.join("\n"), ferry.log());
         let (ours, theirs) = report.documents();
         assert!(ours > 3_000 && ours == theirs, "{ours} documents on the source, {theirs} on the target");
+        end(from).await;
+        end(to).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn zones_are_carried_over_to_shards_that_are_in_them_or_have_the_same_names() {
+        let _machine = whole_machine().await;
+        let options = |shards| sharded::Options { shards, ..sharded::Options::default() };
+        let (source, target) = tokio::try_join!(ShardedCluster::start(options(2)), ShardedCluster::start(options(3))).unwrap();
+        let (from, to) = (source.client().await.unwrap(), target.client().await.unwrap());
+        for (zone, shard, min, max) in [("east", "shard1", 0, 100), ("west", "shard0", 100, 200)] {
+            run(&from, "admin", doc! {"addShardToZone": shard, "zone": zone}).await;
+            run(&from, "admin", doc! {"updateZoneKeyRange": "shop.zoned", "min": {"n": min}, "max": {"n": max}, "zone": zone}).await;
+        }
+        run(&from, "admin", doc! {"shardCollection": "shop.zoned", "key": {"n": 1}}).await;
+        let zoned = from.database("shop").collection::<Document>("zoned");
+        zoned.insert_many((0..900).map(|id| doc! {"_id": id, "n": id % 300})).await.unwrap();
+        run(&from, "admin", doc! {"split": "shop.zoned", "middle": {"n": 50}}).await;
+        // Somebody decided otherwise for the target.
+        run(&to, "admin", doc! {"addShardToZone": "shard2", "zone": "east"}).await;
+
+        let checked = told(&["check", "--source", &source.uri(), "--target", &target.uri()]).await.expect(0, "check");
+        assert!(checked.stdout.contains("the zone `east` of `shop.zoned` is carried over to the shards that are in it"), "{checked:?}");
+        assert!(checked.stdout.contains("the zone `west` of `shop.zoned` is carried over to `shard0`, as on the source"), "{checked:?}");
+        let mut ferry = Ferry::start(&source.uri(), &target.uri(), &[]);
+        ferry.wait_for_phase("tailing").await;
+        let chunks = to.database("config").collection::<Document>("chunks").find(doc! {}).sort(doc! {"min": 1}).await.unwrap();
+        let chunks: Vec<Document> = chunks.try_collect().await.unwrap();
+        let shards_between = |low: i32, high: i32| -> BTreeSet<&str> {
+            let within = |chunk: &&Document| {
+                let n = chunk.get_document("min").ok().and_then(|min| min.get_i32("n").ok());
+                n.is_some_and(|n| (low..high).contains(&n))
+            };
+            chunks.iter().filter(within).map(|chunk| chunk.get_str("shard").unwrap()).collect()
+        };
+        assert_eq!(shards_between(0, 100), BTreeSet::from(["shard2"]), "{chunks:#?}");
+        assert_eq!(shards_between(100, 200), BTreeSet::from(["shard0"]), "{chunks:#?}");
+        zoned.insert_one(doc! {"_id": "late", "n": 7}).await.unwrap();
+        ferry.wait_until_caught_up(&from).await;
+        let told = ferry.cutover(&["--writes-stopped"]).await;
+        assert_eq!(told.code, 0, "the cutover failed: {told:?}\n{}", ferry.log());
+        let report = testbed::compare(&from, &to, parity::everything).await.unwrap();
+        assert!(report.is_equal(), "{:?}", report.differences);
+        assert_eq!(report.documents(), (901, 901));
         end(from).await;
         end(to).await;
     }

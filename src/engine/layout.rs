@@ -10,6 +10,7 @@ use crate::{
     },
     mongo::{Cluster, Topology},
     source::{CollectionRef, Found, Source, mongo::MongoSource},
+    target::mongo::Place,
 };
 use bson::{RawDocumentBuf, doc};
 use std::collections::BTreeMap;
@@ -91,6 +92,7 @@ pub(super) async fn look(
         Err(Error::Forbidden { .. }) => {}
         Err(error) => return Err(error),
     }
+    found.extend(zones(config, clusters, selected).await?);
     for (ns, key) in &config.shard {
         if zoned(target, ns).await? {
             found.push((Level::Ok, format!("the target has zones for `{ns}`, and places its chunks by them"), None));
@@ -106,6 +108,28 @@ pub(super) async fn look(
         }
     }
     Ok(found)
+}
+
+/// What becomes of the zones of a sharded source.
+async fn zones(config: &Config, clusters: &Clusters, selected: &[CollectionInfo]) -> Result<Vec<(Level, String, Option<String>)>> {
+    let (wanted, members) = (as_the_source(config, clusters, selected).await?, clusters.target.members().await?);
+    let mut found = BTreeMap::new();
+    for (ns, zone) in wanted.iter().flat_map(|(ns, how)| how.zones.iter().map(move |zone| (ns, zone))) {
+        let name = &zone.name;
+        found.entry((ns, name)).or_insert_with(|| match members.place(zone) {
+            Place::There => (Level::Ok, format!("the zone `{name}` of `{ns}` is carried over to the shards that are in it"), None),
+            Place::Named(shards) => {
+                let shards: Vec<_> = shards.iter().map(|shard| format!("`{}`", shard.0)).collect();
+                (Level::Ok, format!("the zone `{name}` of `{ns}` is carried over to {}, as on the source", shards.join(", ")), None)
+            }
+            Place::Nowhere => (
+                Level::Warning,
+                format!("no shard of the target is in the zone `{name}` of `{ns}`, or has the name of one that is on the source"),
+                Some(format!("choose shards for it before the start: `sh.addShardToZone(SHARD, \"{name}\")` in mongosh on the target")),
+            ),
+        });
+    }
+    Ok(found.into_values().collect())
 }
 
 async fn zoned(target: &Cluster, ns: &Namespace) -> Result<bool> {

@@ -189,13 +189,28 @@ pub struct Sharded {
     pub index: Option<IndexSpec>,
     /// Where to split, in ascending order: documents with the fields of the key. Chunks go round the shards in this order.
     pub bounds: Vec<RawDocumentBuf>,
+    /// Where which shards are wanted.
+    pub zones: Vec<Zone>,
+}
+
+/// A range of shard keys whose documents belong to certain shards.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Zone {
+    /// Its name.
+    pub name: String,
+    /// The lowest key, with the fields of the shard key or the first of them.
+    pub min: RawDocumentBuf,
+    /// The lowest key behind it.
+    pub max: RawDocumentBuf,
+    /// The shards of the source that are in it.
+    pub shards: Vec<String>,
 }
 
 impl Sharded {
     /// Without a look at the data.
     #[must_use]
     pub fn by(key: ShardKey) -> Self {
-        Self { key, index: None, bounds: Vec::new() }
+        Self { key, index: None, bounds: Vec::new(), zones: Vec::new() }
     }
 }
 

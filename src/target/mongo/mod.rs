@@ -6,7 +6,7 @@ mod probe;
 mod sharded;
 
 pub use probe::Features;
-pub use sharded::{Shard, Sharding};
+pub use sharded::{Members, Place, Shard, Sharding};
 
 use super::{Applied, IndexChange, Inserted, Statement, Target, TargetCollection};
 use crate::{
@@ -50,6 +50,14 @@ impl MongoTarget {
     /// As classified.
     pub async fn shards(&self) -> Result<Vec<Shard>> {
         sharded::shards(&self.cluster).await
+    }
+
+    /// The shards of a sharded cluster, and who is in which zone.
+    ///
+    /// # Errors
+    /// As classified.
+    pub async fn members(&self) -> Result<Members> {
+        Members::of(&self.cluster).await
     }
 
     /// The shard keys of all sharded collections; none on a replica set.

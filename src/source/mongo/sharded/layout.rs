@@ -2,7 +2,7 @@
 
 use crate::{
     error::Result,
-    model::{CollectionUuid, ShardKey, Sharded, raw},
+    model::{CollectionUuid, ShardKey, Sharded, Zone, raw},
     mongo::{Cluster, CursorOptions, listing},
 };
 use bson::{RawDocument, RawDocumentBuf, rawdoc};
@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 /// values.
 pub(in crate::source::mongo) async fn layout(cluster: &Cluster) -> Result<BTreeMap<CollectionUuid, Sharded>> {
     let mut found = BTreeMap::new();
+    let mut zones = zones(cluster).await?;
     for collection in rows(cluster, rawdoc! {"find": "collections", "readConcern": {"level": "majority"}}).await? {
         // An unsharded collection may stand there, too, from 8.0 on.
         if raw::get(&collection, "unsplittable").and_then(|e| e.bool()) == Some(true) {
@@ -21,7 +22,30 @@ pub(in crate::source::mongo) async fn layout(cluster: &Cluster) -> Result<BTreeM
         let uuid = raw::get(&collection, "uuid").and_then(|e| e.value.get(5..21)?.try_into().ok()).map(CollectionUuid);
         let (Some(key), Some(uuid)) = (key, uuid) else { continue };
         let bounds = if key.is_hashed_first() { Vec::new() } else { bounds(cluster, uuid).await? };
-        found.insert(uuid, Sharded { bounds, ..Sharded::by(key) });
+        let zones = raw::get(&collection, "_id").and_then(|e| zones.remove(e.str()?)).unwrap_or_default();
+        found.insert(uuid, Sharded { bounds, zones, ..Sharded::by(key) });
+    }
+    Ok(found)
+}
+
+/// By the names of collections, in the order of their ranges.
+async fn zones(cluster: &Cluster) -> Result<BTreeMap<String, Vec<Zone>>> {
+    let mut members: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for shard in rows(cluster, rawdoc! {"find": "shards"}).await? {
+        let tags = raw::get(&shard, "tags").and_then(|e| e.document());
+        let name = raw::get(&shard, "_id").and_then(|e| e.str()).unwrap_or_default();
+        for zone in tags.into_iter().flat_map(raw::elements).filter_map(|e| e.str()) {
+            members.entry(zone.to_owned()).or_default().push(name.to_owned());
+        }
+    }
+    let mut found: BTreeMap<String, Vec<Zone>> = BTreeMap::new();
+    for range in rows(cluster, rawdoc! {"find": "tags", "sort": {"ns": 1, "min": 1}}).await? {
+        let text = |field| raw::get(&range, field).and_then(|e| e.str()).map(str::to_owned);
+        let bound = |field| raw::get(&range, field).and_then(|e| e.document()).map(raw::owned);
+        if let (Some(ns), Some(name), Some(min), Some(max)) = (text("ns"), text("tag"), bound("min"), bound("max")) {
+            let shards = members.get(&name).cloned().unwrap_or_default();
+            found.entry(ns).or_default().push(Zone { name, min, max, shards });
+        }
     }
     Ok(found)
 }

@@ -1,6 +1,9 @@
 //! Sharded collections are made, and their chunks spread, before a document comes: so all shards are written from the first one on.
 
-use super::super::{super::TargetCollection, ddl};
+use super::{
+    super::{super::TargetCollection, ddl},
+    zones::{self, Members, Ranges},
+};
 use crate::{
     error::{Error, Result},
     model::{Distribution, IndexSpec, Namespace, ShardKey, Sharded, raw},
@@ -54,6 +57,7 @@ fn spread(mut databases: Vec<(String, u64)>, shards: &[Shard]) -> Vec<(String, S
 pub(crate) async fn shard(cluster: &Cluster, to: &TargetCollection, how: &Sharded) -> Result<()> {
     support(cluster, to, how).await?;
     let ns = &to.ns;
+    zones::carry(cluster, ns, &how.zones).await?;
     let command = rawdoc! {"shardCollection": ns.as_str(), "key": how.key.pattern(), "collation": {"locale": "simple"}};
     cluster.run_raw("admin", &format!("sharding `{ns}` by {}", how.key), &command).await?;
     for bound in &how.bounds {
@@ -96,18 +100,21 @@ fn supporting(key: &ShardKey) -> IndexSpec {
     IndexSpec(rawdoc! {"v": 2, "key": key.pattern(), "name": name})
 }
 
-/// Moves chunks so that neighbours lie on different shards: the copy reads in some order of the keys, too.
+/// Moves chunks so that neighbours lie on different shards of their zone: the copy reads in some order of the keys, too.
 async fn go_round(cluster: &Cluster, ns: &Namespace) -> Result<()> {
-    let shards = shards(cluster).await?;
+    let (members, ranges) = (Members::of(cluster).await?, Ranges::of(cluster, ns).await?);
     let named = rows(cluster, "collections", rawdoc! {"find": "collections", "filter": {"_id": ns.as_str()}}).await?;
     let uuid = named.first().and_then(|c| raw::get(c, "uuid")).filter(|e| e.tag == raw::tag::BINARY);
     let Some(uuid) = uuid else { return Ok(()) };
     let mut find = raw::Builder::default();
     find.str("find", "chunks").begin("filter").element(uuid).end().begin("sort").i32("min", 1).end();
     let chunks = rows(cluster, "chunks", find.finish()).await?;
-    for (chunk, Shard(to)) in chunks.iter().zip(shards.iter().cycle()) {
+    let mut zone = None;
+    for (n, chunk) in chunks.iter().enumerate() {
         let bound = |name: &str| raw::get(chunk, name).and_then(|e| e.document());
         let (Some(min), Some(max)) = (bound("min"), bound("max")) else { continue };
+        zone = ranges.at(min, zone);
+        let Some(Shard(to)) = members.allowed(zone).iter().cycle().nth(n) else { continue };
         if raw::get(chunk, "shard").and_then(|e| e.str()) == Some(to) {
             continue;
         }
@@ -120,7 +127,7 @@ async fn go_round(cluster: &Cluster, ns: &Namespace) -> Result<()> {
     Ok(())
 }
 
-async fn rows(cluster: &Cluster, what: &str, command: RawDocumentBuf) -> Result<Vec<RawDocumentBuf>> {
+pub(super) async fn rows(cluster: &Cluster, what: &str, command: RawDocumentBuf) -> Result<Vec<RawDocumentBuf>> {
     let doing = format!("reading the cluster's {what}");
     cluster
         .retry()

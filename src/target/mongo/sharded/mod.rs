@@ -3,10 +3,12 @@
 
 mod aim;
 mod layout;
+mod zones;
 
 pub(crate) use aim::apply;
 pub use layout::Shard;
 pub(crate) use layout::{place, shard, shards};
+pub use zones::{Members, Place};
 
 use crate::{
     error::Result,
