@@ -76,8 +76,9 @@ struct Arguments {
     /// Seconds of the steady load.
     #[arg(long, default_value_t = 20.0, default_value_if("quick", "true", "5"))]
     seconds: f64,
-    /// Connections of the floor, and inserts at the same time of mongoferry.
-    #[arg(long, default_value_t = 8)]
+    /// Connections of the floor, and inserts at the same time of mongoferry. By default two for each core: both servers share them
+    /// with whoever writes.
+    #[arg(long, default_value_t = 2 * std::thread::available_parallelism().map_or(1, usize::from))]
     writers: usize,
     /// Partitions that mongoferry reads at the same time.
     #[arg(long, default_value_t = 4)]
