@@ -4,7 +4,7 @@ use super::account::Name;
 use crate::{
     error::Result,
     model::raw,
-    mongo::{Cluster, CursorOptions, listing},
+    mongo::{Cluster, listing},
 };
 use bson::{Document, doc, rawdoc};
 use std::collections::BTreeSet;
@@ -30,11 +30,8 @@ impl Claims {
     }
 
     pub async fn all(&self) -> Result<BTreeSet<Name>> {
-        let doing = "reading which users and roles are ours";
         let command = rawdoc! {"find": COLLECTION, "readConcern": {"level": "majority"}};
-        let open =
-            || async { listing::all(self.cluster.open(&self.database, doing, command.clone(), CursorOptions::default()).await?).await };
-        let found = self.cluster.retry().run(open).await?;
+        let found = listing::found(&self.cluster, &self.database, "reading which users and roles are ours", &command).await?;
         Ok(found.iter().filter_map(|doc| Name::parse(raw::get(doc, "_id")?.str()?)).collect())
     }
 

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     model::{Side, raw},
-    mongo::{Cluster, CursorOptions, listing},
+    mongo::{Cluster, listing},
 };
 use bson::{Bson, Document, RawDocumentBuf, doc, rawdoc};
 
@@ -22,8 +22,7 @@ pub(super) async fn read(cluster: &Cluster) -> Result<Accounts> {
     for kind in [Kind::Role, Kind::User] {
         let doing = format!("reading `admin.{}`", kind.collection());
         let command = rawdoc! {"find": kind.collection(), "readConcern": {"level": "majority"}};
-        let open = || async { listing::all(cluster.open("admin", &doing, command.clone(), CursorOptions::default()).await?).await };
-        for document in cluster.retry().run(open).await? {
+        for document in listing::found(cluster, "admin", &doing, &command).await? {
             let Some(account) = Account::of(kind, document) else {
                 return Err(Error::Unsupported {
                     what: format!("a {} whose `_id` is no text", kind.label()),

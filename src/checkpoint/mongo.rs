@@ -11,7 +11,7 @@ use crate::{
     catalog::{Entry, State},
     error::{Error, Result},
     model::{Activity, ClusterTime, CollectionUuid, Partition, Phase, Position, Side, raw},
-    mongo::{Cluster, CursorOptions, listing},
+    mongo::{Cluster, listing},
     parity::Marks,
 };
 use bson::{Bson, Document, RawDocumentBuf, doc, rawdoc};
@@ -219,13 +219,7 @@ impl MongoStore {
 
     async fn all(&self, collection: &str) -> Result<Vec<RawDocumentBuf>> {
         let command = rawdoc! {"find": collection, "readConcern": {"level": "majority"}};
-        let doing = "reading the checkpoint";
-        self.cluster
-            .retry()
-            .run(|| async {
-                listing::all(self.cluster.open(&self.database, doing, command.clone(), CursorOptions::default()).await?).await
-            })
-            .await
+        listing::found(&self.cluster, &self.database, "reading the checkpoint", &command).await
     }
 
     fn unreadable(&self) -> Error {

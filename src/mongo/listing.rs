@@ -74,6 +74,15 @@ fn options(listed: &RawDocument) -> RawDocumentBuf {
     b.finish()
 }
 
+/// Everything that a command with a cursor finds. Repeated from its beginning.
+///
+/// # Errors
+/// As classified.
+pub(crate) async fn found(cluster: &Cluster, db: &str, doing: &str, command: &RawDocument) -> Result<Vec<RawDocumentBuf>> {
+    let open = || async { all(cluster.open(db, doing, raw::owned(command), CursorOptions::default()).await?).await };
+    cluster.retry().run(open).await
+}
+
 /// Reads a cursor to its end.
 pub(crate) async fn all(mut cursor: RawCursor) -> Result<Vec<RawDocumentBuf>> {
     let mut found = Vec::new();
@@ -89,8 +98,7 @@ pub(crate) async fn all(mut cursor: RawCursor) -> Result<Vec<RawDocumentBuf>> {
 pub(crate) async fn indexes(cluster: &Cluster, ns: &Namespace) -> Result<Option<Vec<IndexSpec>>> {
     let doing = format!("listing the indexes of `{ns}`");
     let command = rawdoc! {"listIndexes": ns.coll(), "includeBuildUUIDs": true, "cursor": {}};
-    match cluster.retry().run(|| async { all(cluster.open(ns.db(), &doing, command.clone(), CursorOptions::default()).await?).await }).await
-    {
+    match found(cluster, ns.db(), &doing, &command).await {
         Ok(listed) => Ok(Some(built(listed))),
         Err(error) if matches!(error.code(), Some(NAMESPACE_NOT_FOUND | IS_A_VIEW)) => Ok(None),
         Err(error) => Err(error),

@@ -123,13 +123,8 @@ pub(crate) async fn count(cluster: &Cluster, of: &CollectionRef) -> Result<Found
         "cursor": {},
         "readConcern": {"level": "majority"},
     };
-    let doing = format!("counting `{}`", of.ns);
     // To the end of the cursor: a router's first batch may be empty.
-    let counted = cluster
-        .retry()
-        .run(|| async { listing::all(cluster.open(of.ns.db(), &doing, command.clone(), CursorOptions::default()).await?).await })
-        .await;
-    let counted = match counted {
+    let counted = match listing::found(cluster, of.ns.db(), &format!("counting `{}`", of.ns), &command).await {
         Err(error) if error.code() == Some(NAMESPACE_NOT_FOUND) => return Ok(Found::Gone),
         other => other?,
     };

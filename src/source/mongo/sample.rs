@@ -3,7 +3,7 @@
 use super::super::CollectionRef;
 use crate::{
     error::{Error, Result},
-    mongo::{Cluster, CursorOptions, listing},
+    mongo::{Cluster, listing},
 };
 use bson::{Document, RawDocumentBuf, doc};
 
@@ -17,9 +17,5 @@ pub(crate) async fn sample(cluster: &Cluster, of: &CollectionRef, fields: &[&str
     let pipeline = vec![doc! {"$sample": {"size": size}}, doc! {"$project": shown}, doc! {"$sort": in_order}];
     let command = doc! {"aggregate": of.ns.coll(), "pipeline": pipeline, "cursor": {"batchSize": 100_000}, "allowDiskUse": true};
     let command = RawDocumentBuf::try_from(&command).map_err(|e| Error::Bug(e.to_string()))?;
-    let doing = format!("sampling `{}`", of.ns);
-    cluster
-        .retry()
-        .run(|| async { listing::all(cluster.open(of.ns.db(), &doing, command.clone(), CursorOptions::default()).await?).await })
-        .await
+    listing::found(cluster, of.ns.db(), &format!("sampling `{}`", of.ns), &command).await
 }

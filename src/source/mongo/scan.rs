@@ -8,7 +8,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     model::{Bound, ClusterTime, raw},
-    mongo::{Cluster, CursorOptions, RawCursor},
+    mongo::{Cluster, CursorOptions, RawCursor, listing},
 };
 use bson::{RawDocumentBuf, doc};
 use mongodb::options::SelectionCriteria;
@@ -119,14 +119,8 @@ pub(crate) async fn split(cluster: &Cluster, of: &CollectionRef, parts: u32) -> 
     let per_part = 20;
     let pipeline = vec![doc! {"$sample": {"size": i64::from(parts) * per_part}}, doc! {"$project": {"_id": 1}}, doc! {"$sort": {"_id": 1}}];
     let command = doc! {"aggregate": of.ns.coll(), "pipeline": pipeline, "cursor": {"batchSize": 100_000}, "allowDiskUse": true};
-    let doing = format!("sampling `{}`", of.ns);
     let command = RawDocumentBuf::try_from(&command).map_err(|e| Error::Bug(e.to_string()))?;
-    let sample = cluster
-        .retry()
-        .run(|| async {
-            crate::mongo::listing::all(cluster.open(of.ns.db(), &doing, command.clone(), CursorOptions::default()).await?).await
-        })
-        .await?;
+    let sample = listing::found(cluster, of.ns.db(), &format!("sampling `{}`", of.ns), &command).await?;
     let per_part = usize::try_from(per_part).unwrap_or(20);
     let mut bounds: Vec<Bound> = sample.into_iter().skip(per_part).step_by(per_part).collect();
     bounds.dedup();

@@ -3,7 +3,7 @@
 use crate::{
     error::Result,
     model::{CollectionUuid, ShardKey, Sharded, Zone, raw},
-    mongo::{Cluster, CursorOptions, listing},
+    mongo::{Cluster, listing},
 };
 use bson::{RawDocument, RawDocumentBuf, rawdoc};
 use std::collections::BTreeMap;
@@ -65,9 +65,5 @@ fn is_bound(min: &RawDocument) -> bool {
 }
 
 async fn rows(cluster: &Cluster, command: RawDocumentBuf) -> Result<Vec<RawDocumentBuf>> {
-    let doing = "asking how collections are distributed";
-    cluster
-        .retry()
-        .run(|| async { listing::all(cluster.open("config", doing, command.clone(), CursorOptions::default()).await?).await })
-        .await
+    listing::found(cluster, "config", "asking how collections are distributed", &command).await
 }

@@ -12,7 +12,7 @@ use super::super::{MongoStream, fence, fetch::locate, watch::Known};
 use crate::{
     error::{Error, Result},
     model::{Change, ChangeEvent, CollectionUuid, Ddl, Namespace, raw},
-    mongo::{Cluster, CursorOptions, listing},
+    mongo::{Cluster, listing},
     source::{CollectionRef, EventBatch, EventStream},
 };
 use bson::rawdoc;
@@ -64,8 +64,7 @@ impl ShardedStream {
         self.looked = Some(Instant::now());
         let command = rawdoc! {"find": "collections", "projection": {"uuid": 1}, "readConcern": {"level": "majority"}};
         let doing = "looking at the identities of sharded collections";
-        let open = || async { listing::all(self.cluster.open("config", doing, command.clone(), CursorOptions::default()).await?).await };
-        let listed = self.cluster.retry().run(open).await?;
+        let listed = listing::found(&self.cluster, "config", doing, &command).await?;
         let mut found = Vec::new();
         for doc in &listed {
             let ns = raw::get(doc, "_id").and_then(|e| e.str()).and_then(Namespace::parse);

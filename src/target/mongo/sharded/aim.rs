@@ -17,7 +17,7 @@ use super::super::{
 use crate::{
     error::{Error, Result, Trouble},
     model::{CanonicalKey, DocumentKey, ShardKey, Side, can_be_aimed_at, raw, same_key},
-    mongo::{Cluster, CursorOptions, DUPLICATE_KEY, listing},
+    mongo::{Cluster, DUPLICATE_KEY, listing},
 };
 use bson::{RawDocument, RawDocumentBuf};
 use std::collections::{HashMap, HashSet};
@@ -199,12 +199,7 @@ async fn read(cluster: &Cluster, to: &TargetCollection, by: &ShardKey, keys: &[&
         b.i32(field, 1);
     }
     b.end();
-    let command = b.finish();
-    let doing = format!("looking where documents of `{}` are", to.ns);
-    cluster
-        .retry()
-        .run(|| async { listing::all(cluster.open(to.ns.db(), &doing, command.clone(), CursorOptions::default()).await?).await })
-        .await
+    listing::found(cluster, to.ns.db(), &format!("looking where documents of `{}` are", to.ns), &b.finish()).await
 }
 
 #[cfg(test)]

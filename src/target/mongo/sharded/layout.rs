@@ -7,7 +7,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     model::{Distribution, IndexSpec, Namespace, ShardKey, Sharded, raw},
-    mongo::{Cluster, CursorOptions, listing},
+    mongo::{Cluster, listing},
 };
 use bson::{Bson, Document, RawDocumentBuf, doc, rawdoc};
 use std::collections::BTreeMap;
@@ -129,10 +129,7 @@ async fn go_round(cluster: &Cluster, ns: &Namespace) -> Result<()> {
 
 pub(super) async fn rows(cluster: &Cluster, what: &str, command: RawDocumentBuf) -> Result<Vec<RawDocumentBuf>> {
     let doing = format!("reading the cluster's {what}");
-    cluster
-        .retry()
-        .run(|| async { listing::all(cluster.open("config", &doing, command.clone(), CursorOptions::default()).await?).await })
-        .await
+    listing::found(cluster, "config", &doing, &command).await
 }
 
 #[cfg(test)]

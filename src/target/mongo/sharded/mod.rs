@@ -13,7 +13,7 @@ pub use zones::{Members, Place};
 use crate::{
     error::Result,
     model::{CollectionUuid, Namespace, ShardKey, Sharded, collated, raw},
-    mongo::{Cluster, CursorOptions, listing},
+    mongo::{Cluster, listing},
 };
 use bson::{RawDocument, RawDocumentBuf, rawdoc};
 use std::{
@@ -78,11 +78,7 @@ pub(crate) fn can_be(options: &RawDocument) -> bool {
 /// From the cluster's own catalog.
 async fn keys(cluster: &Cluster, filter: RawDocumentBuf) -> Result<Vec<(Namespace, ShardKey)>> {
     let command = rawdoc! {"find": "collections", "filter": filter, "readConcern": {"level": "majority"}};
-    let doing = "asking for shard keys";
-    let found = cluster
-        .retry()
-        .run(|| async { listing::all(cluster.open("config", doing, command.clone(), CursorOptions::default()).await?).await });
-    let found = found.await?;
+    let found = listing::found(cluster, "config", "asking for shard keys", &command).await?;
     // An unsharded collection may stand there, too, from 8.0 on.
     let sharded = found.iter().filter(|c| raw::get(c, "unsplittable").and_then(|e| e.bool()) != Some(true));
     let key = |c: &RawDocumentBuf| {
