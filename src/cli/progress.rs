@@ -6,7 +6,7 @@ use crate::{
     model::Status,
 };
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use std::{io::IsTerminal, time::Duration};
+use std::{io::IsTerminal, sync::LazyLock, time::Duration};
 use tokio::{
     sync::watch,
     time::{Instant, MissedTickBehavior, interval},
@@ -42,6 +42,14 @@ impl Manner {
     }
 }
 
+/// The live lines.
+static SCREEN: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
+
+/// Takes the live lines away while something else is written, and draws them anew.
+pub(super) fn aside(write: &mut dyn FnMut()) {
+    SCREEN.suspend(write);
+}
+
 /// Shows what `watch` holds until `stop`.
 pub(super) async fn show(watch: watch::Receiver<Status>, manner: Manner, stop: CancellationToken) {
     match manner {
@@ -52,10 +60,9 @@ pub(super) async fn show(watch: watch::Receiver<Status>, manner: Manner, stop: C
 }
 
 async fn live(watch: watch::Receiver<Status>, stop: CancellationToken) {
-    let screen = MultiProgress::new();
     let line = || {
         let style = ProgressStyle::with_template("{wide_msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
-        screen.add(ProgressBar::no_length().with_style(style))
+        SCREEN.add(ProgressBar::no_length().with_style(style))
     };
     let (first, second, third) = (line(), line(), line());
     let (start, mut pace) = (Instant::now(), Pace::default());

@@ -49,7 +49,7 @@ pub(super) fn log(options: OutputOptions) {
         (Talk::Normal, Manner::Live) => Verbosity::Quiet,
         (Talk::Normal, Manner::Lines | Manner::Hidden) => Verbosity::Normal,
     };
-    start_logging(format, verbosity);
+    start_logging(format, verbosity, progress::aside);
 }
 
 /// Runs the migration, shows its progress, and gives back the exit code.

@@ -3,7 +3,7 @@
 //! Fields are always spelt alike (`ns`, `phase`, `cluster_time`, `error`), messages are lower case without
 //! a full stop, and no document's content is ever in either.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::sync::OnceLock;
 use tracing_subscriber::{EnvFilter, Registry, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt};
 
@@ -44,19 +44,39 @@ pub enum Verbosity {
     Verbose,
 }
 
+/// Calls what writes a line, with whatever else is on the terminal out of the way.
+pub type Aside = fn(&mut dyn FnMut());
+
+/// Stderr, a line at a time.
+#[derive(Clone, Copy)]
+struct Lines(Aside);
+
+impl Write for Lines {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        let mut written = Ok(());
+        (self.0)(&mut || written = std::io::stderr().write_all(line));
+        written.map(|()| line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stderr().flush()
+    }
+}
+
 /// Starts logging for the whole process. A second call changes nothing.
-pub fn start_logging(format: LogFormat, verbosity: Verbosity) {
+pub fn start_logging(format: LogFormat, verbosity: Verbosity, aside: Aside) {
+    let lines = move || Lines(aside);
     let asked = std::env::var(LOG_VARIABLE).ok().filter(|text| !text.trim().is_empty());
     let (filter, complaint) = filter(asked.as_deref(), verbosity);
     let usual = filter.to_string();
     let (filter, handle) = reload::Layer::new(filter);
     let started = match format {
         LogFormat::Text => {
-            let layer = fmt::layer().with_writer(std::io::stderr).with_ansi(colours()).with_target(false);
+            let layer = fmt::layer().with_writer(lines).with_ansi(colours()).with_target(false);
             tracing_subscriber::registry().with(filter).with(layer).try_init()
         }
         LogFormat::Json => {
-            let layer = fmt::layer().json().flatten_event(true).with_current_span(true).with_span_list(false).with_writer(std::io::stderr);
+            let layer = fmt::layer().json().flatten_event(true).with_current_span(true).with_span_list(false).with_writer(lines);
             tracing_subscriber::registry().with(filter).with(layer).try_init()
         }
     };
@@ -120,7 +140,7 @@ mod tests {
 
     #[test]
     fn starting_twice_is_harmless() {
-        start_logging(LogFormat::Json, Verbosity::Quiet);
-        start_logging(LogFormat::Text, Verbosity::Verbose);
+        start_logging(LogFormat::Json, Verbosity::Quiet, |write| write());
+        start_logging(LogFormat::Text, Verbosity::Verbose, |write| write());
     }
 }
