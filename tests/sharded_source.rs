@@ -266,14 +266,20 @@ mod real {
                 sleep(Duration::from_millis(25)).await;
             }
         }
-        ferry.kill_9();
 
-        // Two documents with one `_id` cannot be copied.
-        ranges.insert_many([doc! {"_id": "twin", "n": 0}, doc! {"_id": "twin", "n": VALUES - 1}]).await.unwrap();
-        ferry.restart_with(&["--restart-from-scratch", "--drop-target-namespaces"]);
-        let halted = ferry.wait_for("a halt", |status| status["activity"] == "halted").await;
-        let reason = halted["reason"].as_str().unwrap();
-        assert!(reason.contains("same `_id`") && reason.contains("shop.ranges"), "{halted:#}");
+        // Two documents with one `_id` cannot be replicated, be they inserted while it tails or found by the copy.
+        ranges.insert_one(doc! {"_id": "twin", "n": 0}).await.unwrap();
+        ferry.wait_until_caught_up(&bed.from).await;
+        ranges.insert_one(doc! {"_id": "twin", "n": VALUES - 1}).await.unwrap();
+        for from_scratch in [false, true] {
+            if from_scratch {
+                ferry.kill_9();
+                ferry.restart_with(&["--restart-from-scratch", "--drop-target-namespaces"]);
+            }
+            let halted = ferry.wait_for("a halt", |status| status["activity"] == "halted").await;
+            let reason = halted["reason"].as_str().unwrap();
+            assert!(reason.contains("same `_id`") && reason.contains("shop.ranges"), "{halted:#}");
+        }
         ferry.kill_9();
         bed.end().await;
     }

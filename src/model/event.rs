@@ -64,6 +64,8 @@ pub struct Write {
     pub uuid: Option<CollectionUuid>,
     /// Which document.
     pub key: DocumentKey,
+    /// Whether the source's shard key has more than `_id`: another document of that `_id`, a twin, may lie on another shard.
+    pub twins: bool,
     /// What became of it.
     pub op: WriteOp,
 }

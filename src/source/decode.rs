@@ -131,8 +131,9 @@ fn change(operation: &str, h: &Header<'_>, names: &mut Names) -> Result<Change> 
         }
     };
     // Of a sharded collection it has the fields of the shard key besides, as they were before the event.
+    let twins = h.key.is_some_and(|key| raw::elements(key).nth(1).is_some());
     let key = h.key.and_then(DocumentKey::of).ok_or_else(|| missing("documentKey"))?;
-    Ok(Change::Write(Write { ns, uuid, key, op }))
+    Ok(Change::Write(Write { ns, uuid, key, twins, op }))
 }
 
 /// An index on `_id` of version 1 is told by telling of none (RAN on 6.0.5).

@@ -60,6 +60,8 @@ pub(super) struct Round<'a> {
     pub rereads: Vec<(&'a DocumentKey, ClusterTime)>,
     /// Newest event in it.
     pub newest: ClusterTime,
+    /// Whether documents may have [twins](Write::twins).
+    pub twins: bool,
 }
 
 /// The last word on one key.
@@ -90,7 +92,7 @@ pub(super) fn fold<'a>(
     let mut rounds = Vec::new();
     let mut words: Vec<Word<'a>> = Vec::new();
     let mut by_key: HashMap<CanonicalKey, usize> = HashMap::new();
-    let mut newest = ClusterTime::default();
+    let (mut newest, mut twins) = (ClusterTime::default(), false);
     // A document that only a pipeline can write goes to the target behind the inserts of its round.
     let mut alone = false;
     for op in ops {
@@ -116,11 +118,13 @@ pub(super) fn fold<'a>(
             words.len() - 1
         });
         words[n].hear(op);
-        if let Op::Write(_, time) = op {
+        if let Op::Write(write, time) = op {
             newest = newest.max(time);
+            twins |= write.twins;
         }
     }
     rounds.push(round(words, newest));
+    rounds.iter_mut().for_each(|round| round.twins = twins);
     rounds
 }
 
@@ -131,6 +135,8 @@ impl<'a> Word<'a> {
         let (base, time) = match op {
             Op::Reread(_, at_least) => (Base::Reread(at_least), at_least),
             Op::Write(write, time) => match &write.op {
+                // Its twin on another shard, or a replay: the source knows.
+                WriteOp::Insert(_) if write.twins && self.is_there() => (Base::Reread(time), time),
                 WriteOp::Insert(doc) if self.seen => (Base::Document(doc), time),
                 WriteOp::Insert(doc) => (Base::New(doc), time),
                 // Where it stands among the new ones.
@@ -158,6 +164,10 @@ impl<'a> Word<'a> {
         self.diffs.clear();
         self.seen = true;
     }
+
+    fn is_there(&self) -> bool {
+        matches!(self.base, Base::New(_) | Base::Document(_)) || !self.diffs.is_empty()
+    }
 }
 
 fn round(words: Vec<Word<'_>>, newest: ClusterTime) -> Round<'_> {
@@ -183,7 +193,7 @@ mod tests {
 
     fn write(id: impl Into<Bson>, op: WriteOp) -> Write {
         let key = RawDocumentBuf::try_from(&doc! {"_id": id.into()}).unwrap();
-        Write { ns: Namespace::new("a", "b"), uuid: None, key: DocumentKey::new(key).unwrap(), op }
+        Write { ns: Namespace::new("a", "b"), uuid: None, key: DocumentKey::new(key).unwrap(), twins: false, op }
     }
     fn insert(id: impl Into<Bson>) -> Write {
         write(id, WriteOp::Insert(rawdoc! {"_id": 0}))
@@ -229,6 +239,16 @@ mod tests {
         assert_eq!(shape(&[write(1, WriteOp::Reread), diff(1, 9)]), [["reread 2"]]);
         assert_eq!(shape(&[write(1, WriteOp::Reread), delete(1)]), [["delete"]]);
         assert_eq!(shape(&[delete(1), diff(1, 9)]), [["reread 2"]]);
+    }
+
+    #[test]
+    fn a_second_insertion_on_a_sharded_collection_is_for_the_source_to_tell() {
+        let twin = |op| Write { twins: true, ..write(1, op) };
+        let insert = || twin(WriteOp::Insert(rawdoc! {"_id": 1}));
+        assert_eq!(shape(&[insert(), insert()]), [["reread 2"]]);
+        assert_eq!(shape(&[diff(1, 1), insert()]), [["reread 2"]]);
+        assert_eq!(shape(&[insert(), twin(WriteOp::Reread), insert()]), [["put"]]);
+        assert_eq!(shape(&[delete(1), insert()]), [["put"]]);
     }
 
     #[test]

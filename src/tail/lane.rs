@@ -126,6 +126,10 @@ impl<S: Source, T: Target> Lane<S, T> {
         if applied.diff_missed && self.is_missed(collection, &round) {
             again.extend(round.statements.iter().filter(|s| matches!(s, Statement::Diff(..))).map(Statement::key));
         }
+        // A replay, or the twin of a document on another shard: the source knows.
+        if round.twins {
+            again.extend(applied.met.iter().map(|&n| round.statements[n].key()));
+        }
         let again: Vec<_> = again.into_iter().map(|key| (key, round.newest)).collect();
         self.reread(collection, to, &again).await
     }

@@ -59,6 +59,8 @@ pub struct Applied {
     pub diff_missed: bool,
     /// Statements refused for reasons of shape, by their number: to be read again.
     pub refused: Vec<usize>,
+    /// Inserts that met a document of their `_id` and took its place, by their number.
+    pub met: Vec<usize>,
     /// What they were refused for, where that is known.
     pub why: Option<&'static str>,
 }

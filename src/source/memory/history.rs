@@ -151,6 +151,6 @@ impl Moment<'_> {
     }
 
     fn wrote(&mut self, ns: &Namespace, key: DocumentKey, op: WriteOp) {
-        self.changes.push(Change::Write(Write { ns: ns.clone(), uuid: self.named(ns), key, op }));
+        self.changes.push(Change::Write(Write { ns: ns.clone(), uuid: self.named(ns), key, twins: false, op }));
     }
 }

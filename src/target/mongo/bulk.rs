@@ -159,13 +159,15 @@ fn aim(b: &mut Builder, key: &DocumentKey, at: Option<&RawDocument>) {
 #[derive(Debug, Default)]
 pub(crate) struct Done {
     pub(crate) diff_missed: bool,
+    /// Inserts that took the place of a document, by their number.
+    pub(crate) met: Vec<usize>,
     /// Statements refused for reasons of shape, by their number, and the server's code.
     pub(crate) refused: Vec<(usize, i32)>,
 }
 
 impl From<Done> for Applied {
     fn from(done: Done) -> Self {
-        Self { diff_missed: done.diff_missed, refused: done.refused.into_iter().map(|(n, _)| n).collect(), why: None }
+        Self { diff_missed: done.diff_missed, refused: done.refused.into_iter().map(|(n, _)| n).collect(), met: done.met, why: None }
     }
 }
 
@@ -180,6 +182,7 @@ pub(crate) async fn apply(cluster: &Cluster, to: &TargetCollection, statements: 
     let plain = |doc: &RawDocument| !odd_at_top(doc);
     let inserts: Vec<_> = numbered().filter_map(|(n, s)| matches!(s, Statement::Insert(_, doc) if plain(doc)).then_some(n)).collect();
     let mut updates: Vec<usize> = insert_new(cluster, to, statements, &inserts, &mut applied).await?;
+    applied.met.clone_from(&updates);
     updates.extend(numbered().filter_map(|(n, s)| match s {
         Statement::Insert(_, doc) => (!plain(doc)).then_some(n),
         Statement::Put(..) | Statement::Diff(..) => Some(n),

@@ -101,7 +101,7 @@ impl World {
                 }
                 let id = rawdoc! {"_id": i64::from(id)};
                 let Some(key) = DocumentKey::new(id.clone()) else { return };
-                self.tell(Some(uuid), Change::Write(Write { ns, uuid: None, key, op: WriteOp::Insert(id) }));
+                self.tell(Some(uuid), Change::Write(Write { ns, uuid: None, key, twins: false, op: WriteOp::Insert(id) }));
             }
             (6, None) if !view => drop(self.make(ns)),
             (7, None) if !view => drop(self.views.insert(ns, rawdoc! {"viewOn": "n0", "pipeline": [i64::from(self.now)]})),

@@ -64,6 +64,7 @@ pub(crate) async fn apply(cluster: &Cluster, to: &TargetCollection, by: &ShardKe
         let done = bulk::apply(cluster, to, &aimed).await?;
         applied.diff_missed |= told.diff_missed || done.diff_missed;
         applied.refused.extend(told.refused);
+        applied.met.extend(told.met);
         left.clear();
         for (n, code) in done.refused {
             let from = shots[n].from;
@@ -113,7 +114,13 @@ impl<'a> Battery<'a> {
                     self.remove(from, place);
                 }
             }
-            Statement::Insert(key, doc) | Statement::Put(key, doc) => self.put(from, canonical, key, doc),
+            Statement::Insert(key, doc) => {
+                if self.places.get(&canonical).is_some_and(|places| !places.is_empty()) {
+                    self.applied.met.push(from);
+                }
+                self.put(from, canonical, key, doc);
+            }
+            Statement::Put(key, doc) => self.put(from, canonical, key, doc),
             Statement::Diff(_, diff) => match self.places.get(&canonical).map(Vec::as_slice) {
                 // We may have deleted it ourselves, on the way to another shard, before a crash.
                 None | Some([]) if self.by.may_be_changed_by(diff) => self.applied.refused.push(from),
