@@ -65,7 +65,10 @@ impl Node {
             }
             let ended = self.process.lock().unwrap().as_mut().and_then(Process::ended);
             let reason = match ended {
-                Some(status) if status.code() == Some(ADDRESS_IN_USE) => return Err(Failure::AddressInUse),
+                // It aborts where another server had bound, and listened before it.
+                Some(status) if status.code() == Some(ADDRESS_IN_USE) || text.contains("Address already in use") => {
+                    return Err(Failure::AddressInUse);
+                }
                 Some(status) => format!("it ended with {status}"),
                 None if Instant::now() > deadline => format!("silent for {} s", LISTEN_TIMEOUT.as_secs()),
                 None => {
