@@ -63,13 +63,18 @@ mod real {
     /// A usual run begins no further history after this time, and a long one after that.
     const USUAL: Duration = Duration::from_secs(40);
     const LONG: Duration = Duration::from_secs(4 * 3600);
+    /// Histories that once failed: a usual run begins with them.
+    const FOUND: [u64; 1] = [
+        // A document of a capped collection whose `_id` became a number of another type lost its place when it was read again.
+        3_991_127_991_574_984_584,
+    ];
     /// Time for shrinking a failure.
     const SHRINKING: Duration = Duration::from_secs(240);
 
     /// A usual run plays the same histories, so that it fails by what was changed; a long one plays others each time.
-    fn first_seed() -> u64 {
+    fn seeds() -> Box<dyn Iterator<Item = u64> + Send> {
         let usual = duration() == USUAL && std::env::var("MONGOFERRY_TEST_SEED").is_err();
-        if usual { 1 } else { seed("property") }
+        if usual { Box::new(FOUND.into_iter().chain(1..)) } else { Box::new(seed("property")..) }
     }
 
     fn duration() -> Duration {
@@ -89,14 +94,13 @@ mod real {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn whatever_happens_the_target_is_byte_identical() {
-        let (first, began, duration) = (first_seed(), Instant::now(), duration());
+        let (began, duration) = (Instant::now(), duration());
         let pair = pair().await;
         let (mut taken, mut refused) = (0, BTreeMap::<(String, i32), usize>::new());
-        for n in 0.. {
+        for (n, seed) in seeds().enumerate() {
             if began.elapsed() > duration && n > 0 {
                 break;
             }
-            let seed = first.wrapping_add(n);
             let steps = history(seed, STEPS);
             let played = play(&pair, &steps).await;
             eprintln!("property: history {n}, seed {seed}, {:.0?}", began.elapsed());

@@ -242,6 +242,26 @@ pub fn same_key(a: &DocumentKey, b: &DocumentKey) -> bool {
     a.tag == b.tag && a.value == b.value
 }
 
+/// Whether the server surely takes two `_id`s for one, under any collation: the same bytes, or whole numbers of one value. A document
+/// may change from one such to the other, in its place.
+#[must_use]
+pub fn surely_one(a: &DocumentKey, b: &DocumentKey) -> bool {
+    same_key(a, b) || whole(a.id()).is_some_and(|n| whole(b.id()) == Some(n))
+}
+
+fn whole(id: Element<'_>) -> Option<i64> {
+    let number = match id.tag {
+        tag::INT32 | tag::INT64 => return id.integer(),
+        tag::DOUBLE => Number::from_double(f64::from_le_bytes(id.value.try_into().ok()?)),
+        tag::DECIMAL => Number::from_decimal(id.value),
+        _ => return None,
+    };
+    match number {
+        Number::Whole(n) => Some(n),
+        Number::Other(_) => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -271,6 +291,17 @@ mod tests {
                 assert_eq!(key(same[0].clone()), key(other.clone()), "{:?} and {other:?}", same[0]);
             }
         }
+    }
+
+    #[test]
+    fn keys_that_are_surely_one_are_the_same_bytes_or_whole_numbers_of_one_value() {
+        let key = |id: Bson| DocumentKey::of(&RawDocumentBuf::try_from(&doc! {"_id": id}).unwrap()).unwrap();
+        let one = |a: Bson, b: Bson| surely_one(&key(a), &key(b));
+        assert!(one(Bson::Double(3.0), Bson::Int32(3)) && one(decimal("30E-1"), Bson::Int64(3)));
+        assert!(one(Bson::String("K".into()), Bson::String("K".into())) && one(Bson::Double(0.5), Bson::Double(0.5)));
+        assert!(!one(Bson::Double(0.1), decimal("0.1")), "they share a digest, and are two");
+        assert!(!one(Bson::Int32(3), Bson::String("3".into())) && !one(Bson::Int32(3), Bson::Int32(4)));
+        assert!(!one(Bson::String("K".into()), Bson::String("k".into())));
     }
 
     #[test]

@@ -19,7 +19,7 @@ mod time;
 
 pub use accounts::UsersAndRoles;
 pub use batch::Batch;
-pub use document::{CanonicalKey, DocumentKey, odd_at_top, repeats_a_name, same_key};
+pub use document::{CanonicalKey, DocumentKey, odd_at_top, repeats_a_name, same_key, surely_one};
 pub(crate) use event::collated;
 pub use event::{
     Change, ChangeEvent, CollectionInfo, CollectionKind, CollectionUuid, Ddl, IndexSpec, Position, ResumeToken, Write, WriteOp,

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     catalog::{Collection, State},
     error::{Error, Result},
-    model::{ClusterTime, CollectionUuid, DocumentKey, WriteOp, odd_at_top},
+    model::{CanonicalKey, ClusterTime, CollectionUuid, DocumentKey, WriteOp, odd_at_top, surely_one},
     observe::{AppliedOp, Metrics},
     race::Race,
     source::{Fetched, Found, Source},
@@ -177,12 +177,18 @@ impl<S: Source, T: Target> Lane<S, T> {
     async fn put(&self, collection: &Collection, to: &TargetCollection, asked: &[DocumentKey], found: &[RawDocumentBuf]) -> Result<()> {
         let keys: Vec<DocumentKey> = found.iter().filter_map(|doc| DocumentKey::of(doc)).collect();
         // Under a collation, keys that differ may be one: a document that is asked for by one and found by the other is deleted first.
-        let missing = asked.iter().filter(|key| !keys.contains(key));
-        let deletes: Vec<_> = missing.map(Statement::Delete).collect();
+        // Not where the put will find it: in a capped collection it would lose its place.
+        let mut there: HashMap<CanonicalKey, Vec<&DocumentKey>> = HashMap::new();
+        for key in &keys {
+            there.entry(key.canonical()).or_default().push(key);
+        }
+        let is_there = |key: &DocumentKey| there.get(&key.canonical()).is_some_and(|keys| keys.iter().any(|found| surely_one(found, key)));
+        let deletes: Vec<_> = asked.iter().filter(|key| !is_there(key)).map(Statement::Delete).collect();
         self.target.apply(to, &deletes).await?;
         let mut puts: Vec<_> = keys.iter().zip(found).map(|(key, doc)| Statement::Put(key, doc)).collect();
         // In the order of the events, which capped collections keep.
-        puts.sort_by_key(|put| asked.iter().position(|key| key == put.key()));
+        let places: HashMap<CanonicalKey, usize> = asked.iter().enumerate().rev().map(|(n, key)| (key.canonical(), n)).collect();
+        puts.sort_by_cached_key(|put| places.get(&put.key().canonical()).copied());
         self.make_way(collection, to, &puts).await?;
         let applied = self.target.apply(to, &puts).await?;
         if applied.refused.is_empty() {
