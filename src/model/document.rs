@@ -243,7 +243,7 @@ pub fn same_key(a: &DocumentKey, b: &DocumentKey) -> bool {
 }
 
 /// Whether the server surely takes two `_id`s for one, under any collation: the same bytes, or whole numbers of one value. A document
-/// may change from one such to the other, in its place.
+/// may change from one such to the other, in its place (RAN on 6.0.5: plain, capped and clustered, by replacement and by pipeline).
 #[must_use]
 pub fn surely_one(a: &DocumentKey, b: &DocumentKey) -> bool {
     same_key(a, b) || whole(a.id()).is_some_and(|n| whole(b.id()) == Some(n))

@@ -9,7 +9,7 @@ use crate::{
     model::{Distribution, IndexSpec, Namespace, ShardKey, Sharded, raw},
     mongo::{Cluster, listing},
 };
-use bson::{Bson, Document, RawDocumentBuf, doc, rawdoc};
+use bson::{RawDocumentBuf, doc, rawdoc};
 use std::collections::BTreeMap;
 
 /// A shard that takes data.
@@ -18,12 +18,7 @@ pub struct Shard(pub String);
 
 /// The shards, save those that are being drained.
 pub(crate) async fn shards(cluster: &Cluster) -> Result<Vec<Shard>> {
-    let reply = cluster.run("admin", "listing the shards", &doc! {"listShards": 1}).await?;
-    let listed = reply.get_array("shards").map(Vec::as_slice).unwrap_or_default();
-    let name = |shard: &Document| (!shard.get_bool("draining").unwrap_or(false)).then(|| shard.get_str("_id").ok().map(str::to_owned));
-    let mut found: Vec<Shard> = listed.iter().filter_map(Bson::as_document).filter_map(|s| name(s)?.map(Shard)).collect();
-    found.sort();
-    Ok(found)
+    Ok(Members::of(cluster).await?.all)
 }
 
 /// Gives each database that is not there yet a primary shard, so that about the same number of bytes comes to each.

@@ -23,7 +23,8 @@ pub enum Place {
 /// The shards of a target, and who is in which zone.
 #[derive(Debug, Default)]
 pub struct Members {
-    all: Vec<Shard>,
+    /// By their names.
+    pub(super) all: Vec<Shard>,
     zones: BTreeMap<String, Vec<Shard>>,
 }
 
