@@ -20,6 +20,7 @@ mod memory;
 mod property;
 mod reverse;
 mod scenarios;
+mod sharded_access;
 mod sharded_both;
 mod sharded_source;
 mod sharded_target;
