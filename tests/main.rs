@@ -22,6 +22,7 @@ mod reverse;
 mod scenarios;
 mod sharded_access;
 mod sharded_both;
+mod sharded_faults;
 mod sharded_source;
 mod sharded_target;
 mod steering;
