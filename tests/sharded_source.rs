@@ -230,7 +230,7 @@ mod real {
     #[tokio::test(flavor = "multi_thread")]
     async fn elections_of_shards_and_the_death_of_the_router_cost_time_only() {
         let seed = seed("sharded source, faults");
-        let bed = Bed::start(sharded::Options { oplog_mb: 1024, ..Default::default() }).await;
+        let bed = Bed::start(sharded::Options { nodes_per_shard: 3, oplog_mb: 1024, ..Default::default() }).await;
         let ranges = bed.ranges().await;
         let wanderers = Wanderers::start(&ranges, seed);
         let mut ferry = bed.ferry(&["--partition-size", "1MiB", "--copy-partitions", "1", "--verbose"]);
@@ -245,6 +245,13 @@ mod real {
         bed.source.stop_router().await;
         bed.source.start_router().await.unwrap();
         bed.caught_up(&mut ferry).await;
+        let shard = &bed.source.shards()[0];
+        let primary = shard.primary().await.unwrap();
+        shard.kill(primary);
+        shard.primary().await.unwrap();
+        bed.caught_up(&mut ferry).await;
+        shard.restart(primary).await.unwrap();
+        shard.all_members_ready().await.unwrap();
         assert!(wanderers.stop().await > 10);
         bed.hand_over(ferry).await;
     }

@@ -46,6 +46,9 @@ pub(super) fn status(status: &Status, paint: Paint) -> String {
     if let Some(remedy) = &status.remedy {
         text.push_str(&format!("  remedy:  {remedy}\n"));
     }
+    for lack in &status.done_without {
+        text.push_str(&format!("  note:    {lack}\n"));
+    }
     let rows = facts(status);
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
     text.push('\n');

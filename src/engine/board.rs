@@ -27,6 +27,8 @@ use tokio::{sync::watch, time::Instant};
 pub(super) struct Known {
     pub migration: String,
     pub direction: DirectionStatus,
+    /// What the users may not do.
+    pub done_without: Vec<String>,
     pub phase: Phase,
     pub activity: Activity,
     pub estimate: Estimate,
@@ -217,6 +219,7 @@ impl Board {
             },
             in_flight: InFlightStatus { bytes, limit_bytes },
             retries: m.retries_total(),
+            done_without: known.done_without.clone(),
             unfinished_indexes: facts.unfinished,
             verification: facts.verification,
             cutover: (known.cutover != CutoverStatus::default()).then(|| known.cutover.clone()),

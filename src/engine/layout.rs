@@ -110,6 +110,11 @@ pub(super) async fn look(
     Ok(found)
 }
 
+/// Whether the target is to get zones.
+pub(super) async fn carries_zones(config: &Config, clusters: &Clusters, selected: &[CollectionInfo]) -> Result<bool> {
+    Ok(as_the_source(config, clusters, selected).await?.values().any(|how| !how.zones.is_empty()))
+}
+
 /// What becomes of the zones of a sharded source.
 async fn zones(config: &Config, clusters: &Clusters, selected: &[CollectionInfo]) -> Result<Vec<(Level, String, Option<String>)>> {
     let (wanted, members) = (as_the_source(config, clusters, selected).await?, clusters.target.members().await?);

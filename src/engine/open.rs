@@ -93,6 +93,7 @@ pub(super) async fn open(
         opening.plan(&mut record).await?;
     }
     let board = opening.board(&record, metrics, status).await?;
+    board.known().done_without = inspected.done_without;
     if cut_short {
         let step = record.step.as_deref().unwrap_or("begin");
         board.known().cutover.last_failure = Some(format!("cut short at the step `{step}`, and undone by the next start"));
@@ -291,6 +292,7 @@ impl Opening<'_> {
         let known = Known {
             migration: record.id.clone(),
             direction: direction(self.config, record),
+            done_without: Vec::new(),
             phase: record.phase.clone(),
             // A halt is not carried over: a restart tries again.
             activity: if matches!(record.activity, Activity::Halted { .. }) { Activity::Running } else { record.activity.clone() },

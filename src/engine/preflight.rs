@@ -70,6 +70,8 @@ pub(super) struct Inspected {
     watched: bool,
     /// What the target is; a replica set until it was asked.
     pub target: Topology,
+    /// What a user may not do that the work does without.
+    pub done_without: Vec<String>,
 }
 
 /// The verb `check`: looks, and writes nothing.
@@ -101,6 +103,7 @@ pub(super) async fn inspect(config: &Config, clusters: &Clusters, way_back: bool
         way_back,
         watched: false,
         target: Topology::ReplicaSet,
+        done_without: Vec::new(),
     };
     let (source, target) = (clusters.source.cluster(), clusters.target.cluster());
     let (ids, writable) = (seen.identity(source).await, seen.identity(target).await);
@@ -182,6 +185,13 @@ impl Inspected {
             return Err(not_allowed(side, missing));
         }
         self.finding(Level::Ok, format!("the user of the {side} has the privileges"), None);
+        if (side, topology) == (Side::Source, Topology::Sharded)
+            && let Some((_, command)) = privileges::missing_for_notes(cluster).await?
+        {
+            let told = "the user of the source may not do `appendOplogNote`: a shard without writes holds the stream back for up to 10 s";
+            self.finding(Level::Warning, told, Some(&format!("grant it in mongosh: {command}")));
+            self.done_without.push(told.to_owned());
+        }
         Ok(())
     }
 
@@ -271,6 +281,11 @@ impl Inspected {
             }
         }
         if self.target == Topology::Sharded {
+            if layout::carries_zones(config, clusters, &selected).await?
+                && let Some(missing) = privileges::missing_for_zones(clusters.target.cluster()).await?
+            {
+                return Err(not_allowed(Side::Target, missing));
+            }
             for (level, what, hint) in layout::look(config, clusters, &selected).await? {
                 self.finding(level, what, hint.as_deref());
             }

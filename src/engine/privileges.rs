@@ -39,46 +39,65 @@ const fn need(action: &'static str, on: On, role: &'static str) -> Need {
     Need { action, on, role }
 }
 
-const SOURCE: [Need; 7] = [
+const SOURCE: [Need; 9] = [
     need("find", On::Databases, "readAnyDatabase"),
     need("changeStream", On::Databases, "readAnyDatabase"),
     need("listCollections", On::Databases, "readAnyDatabase"),
+    need("listIndexes", On::Databases, "readAnyDatabase"),
+    need("collStats", On::Databases, "readAnyDatabase"),
     need("listDatabases", On::Cluster, "readAnyDatabase"),
     need("replSetGetConfig", On::Cluster, "clusterMonitor"),
     need("serverStatus", On::Cluster, "clusterMonitor"),
     need("appendOplogNote", On::Cluster, "backup"),
 ];
 
-/// For a source that is sharded: it is told apart, and its chunks, shards and write block are seen, in its `config`. The role
-/// has it so (RAN on 6.0.5).
-const SHARDED_SOURCE: [Need; 6] = [
+/// For a source that is sharded: it is told apart, and its chunks, shards and write block are seen, in its `config`, and its shards'
+/// indexes are compared. The role has both so (RAN on 6.0.5).
+const SOURCE_SHARDED: [Need; 8] = [
     need("find", On::Databases, "readAnyDatabase"),
     need("changeStream", On::Databases, "readAnyDatabase"),
     need("listCollections", On::Databases, "readAnyDatabase"),
+    need("listIndexes", On::Databases, "readAnyDatabase"),
+    need("collStats", On::Databases, "readAnyDatabase"),
     need("listDatabases", On::Cluster, "readAnyDatabase"),
     need("find", On::Config, "clusterMonitor"),
-    need("appendOplogNote", On::Cluster, "backup"),
+    need("indexStats", On::Databases, "clusterMonitor"),
 ];
 
-const TARGET: [Need; 9] = [
+/// Of a sharded source, where it can be done without: the servers themselves write into their oplogs every ten seconds.
+const NOTES: Need = need("appendOplogNote", On::Cluster, "backup");
+
+const TARGET: [Need; 16] = [
     need("find", On::Databases, "readWriteAnyDatabase"),
     need("insert", On::Databases, "readWriteAnyDatabase"),
     need("update", On::Databases, "readWriteAnyDatabase"),
     need("remove", On::Databases, "readWriteAnyDatabase"),
+    need("createCollection", On::Databases, "readWriteAnyDatabase"),
+    need("dropCollection", On::Databases, "readWriteAnyDatabase"),
+    need("renameCollectionSameDB", On::Databases, "readWriteAnyDatabase"),
     need("createIndex", On::Databases, "readWriteAnyDatabase"),
+    need("dropIndex", On::Databases, "readWriteAnyDatabase"),
+    need("listCollections", On::Databases, "readWriteAnyDatabase"),
+    need("listIndexes", On::Databases, "readWriteAnyDatabase"),
     need("listDatabases", On::Cluster, "readWriteAnyDatabase"),
+    need("dropDatabase", On::Databases, "dbAdminAnyDatabase"),
     need("collMod", On::Databases, "dbAdminAnyDatabase"),
     need("bypassDocumentValidation", On::Databases, "dbAdminAnyDatabase"),
     need("replSetGetConfig", On::Cluster, "clusterMonitor"),
 ];
 
-/// Of a sharded target, beside those of a replica set but `replSetGetConfig`, which a router has not.
+/// Of a sharded target, beside those of a replica set but `replSetGetConfig`, which a router has not. What each command of a router
+/// asks for was read in the source of `mongos` 6.0: `enableSharding` and `shardCollection` the first, `split` and `moveChunk` one
+/// each.
 const TARGET_SHARDED: [Need; 4] = [
     need("enableSharding", On::Databases, "clusterManager"),
     need("splitChunk", On::Databases, "clusterManager"),
     need("moveChunk", On::Databases, "clusterManager"),
-    need("listShards", On::Cluster, "clusterMonitor"),
+    need("find", On::Config, "clusterMonitor"),
 ];
+
+/// Of a sharded target that is to get zones: `addShardToZone` asks for the first, `updateZoneKeyRange` for both.
+const TARGET_ZONES: [Need; 2] = [need("update", On::Config, "clusterManager"), need("remove", On::Config, "clusterManager")];
 
 /// In `backup`, `restore` and `root` (RAN on 6.0.5).
 const FENCE: Need = need("setUserWriteBlockMode", On::Cluster, "backup");
@@ -127,7 +146,7 @@ const TARGET_ACCOUNTS: [Need; 9] = [
 /// What is missing for every migration. `None` where nothing is, or where the cluster runs without access control.
 pub(super) async fn missing(cluster: &Cluster, topology: Topology) -> Result<Option<Missing>> {
     let needs: Vec<&Need> = match (cluster.side(), topology) {
-        (Side::Source, Topology::Sharded) => SHARDED_SOURCE.iter().collect(),
+        (Side::Source, Topology::Sharded) => SOURCE_SHARDED.iter().collect(),
         (Side::Source, Topology::ReplicaSet | Topology::Standalone) => SOURCE.iter().collect(),
         (Side::Target, Topology::Sharded) => {
             TARGET.iter().filter(|need| need.action != "replSetGetConfig").chain(&TARGET_SHARDED).collect()
@@ -167,6 +186,16 @@ pub(super) async fn missing_for_fence(source: &Cluster) -> Result<Option<Missing
 /// What is missing to write to a cluster that keeps users from writing: a role that `check` does not ask for.
 pub(super) async fn missing_for_bypass(target: &Cluster) -> Result<Option<Missing>> {
     lacking(target, vec![&BYPASS]).await
+}
+
+/// What is missing to give a sharded target the zones of the source.
+pub(super) async fn missing_for_zones(target: &Cluster) -> Result<Option<Missing>> {
+    lacking(target, TARGET_ZONES.iter().collect()).await
+}
+
+/// What is missing to move the clocks of quiet shards.
+pub(super) async fn missing_for_notes(source: &Cluster) -> Result<Option<Missing>> {
+    lacking(source, vec![&NOTES]).await
 }
 
 /// Whether the cluster knows us as a user. Without access control nobody is one.

@@ -219,6 +219,8 @@ pub struct Status {
     pub remedy: Option<String>,
     /// Exit code that goes with a halt.
     pub exit_code: Option<u8>,
+    /// What a user may not do that mongoferry does without, and what that costs.
+    pub done_without: Vec<String>,
     /// Whether every gate is open.
     pub can_cut_over: bool,
     /// Whether the application may write to the target: only after the commit.

@@ -43,7 +43,7 @@ struct Start {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=7))]
     nodes: u8,
     /// A sharded cluster of this many shards, each of as many members as `--nodes` says.
-    #[arg(long, default_value_t = 0, conflicts_with_all = ["name", "standalone", "tls", "auth"])]
+    #[arg(long, default_value_t = 0, conflicts_with_all = ["name", "standalone", "tls"])]
     shards: u8,
     /// Of a sharded cluster: let the server's own balancer move chunks.
     #[arg(long, requires = "shards")]
@@ -192,6 +192,7 @@ impl Start {
             oplog_mb: self.oplog_mb,
             cache_gb: self.cache_gb,
             server_balancer: self.balancer,
+            auth: self.auth,
             extra_args: self.extra_args,
         };
         tokio::select! {

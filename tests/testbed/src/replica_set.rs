@@ -41,6 +41,8 @@ pub struct Options {
     pub tls: bool,
     /// Access control, with [`ROOT`] as administrator.
     pub auth: bool,
+    /// What the servers know each other by, with `auth`; otherwise one is made up. All sets of a sharded cluster have the same.
+    pub key: Option<String>,
     /// MiB.
     pub oplog_mb: u32,
     /// GiB of WiredTiger cache per node.
@@ -61,6 +63,7 @@ impl Default for Options {
             standalone: false,
             tls: false,
             auth: false,
+            key: None,
             oplog_mb: 256,
             cache_gb: 0.25,
             test_commands: true,
@@ -320,11 +323,16 @@ fn arguments(options: &Options, certificates: Option<&Certificates>, folder: &Fo
     if options.auth && options.standalone {
         arguments.push("--auth".into());
     } else if options.auth {
-        let key: String = rand::rng().sample_iter(Alphanumeric).take(64).map(char::from).collect();
+        let key = options.key.clone().unwrap_or_else(made_up_key);
         arguments.extend(["--keyFile".into(), folder.secret("key", &key)?.display().to_string()]);
     }
     arguments.extend(options.extra_args.iter().cloned());
     Ok(arguments)
+}
+
+/// A key for the servers of one cluster.
+pub fn made_up_key() -> String {
+    rand::rng().sample_iter(Alphanumeric).take(64).map(char::from).collect()
 }
 
 #[cfg(test)]

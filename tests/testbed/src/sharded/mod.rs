@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use mongodb::Client;
-use mongodb::bson::{Document, doc};
+use mongodb::bson::{Bson, Document, doc};
 use tokio::sync::Mutex;
 use tokio::time::sleep;
 
@@ -50,6 +50,8 @@ pub struct Options {
     pub cache_gb: f64,
     /// Let the server's own balancer move chunks, too.
     pub server_balancer: bool,
+    /// Access control, with [`ROOT`](replica_set::ROOT) as administrator of the cluster and, under the same name, of each shard.
+    pub auth: bool,
     /// Further arguments for every `mongod`.
     pub extra_args: Vec<String>,
 }
@@ -63,22 +65,24 @@ impl Default for Options {
             oplog_mb: 256,
             cache_gb: 0.25,
             server_balancer: false,
+            auth: false,
             extra_args: Vec::new(),
         }
     }
 }
 
 impl Options {
-    fn set(&self, name: String, role: &str, nodes: usize) -> replica_set::Options {
+    fn set(&self, name: String, role: &str, nodes: usize, key: Option<&String>) -> replica_set::Options {
         let mut extra_args = vec![role.to_owned()];
         extra_args.extend(IMPATIENCE.into_iter().flat_map(|parameter| ["--setParameter".into(), parameter.into()]));
         extra_args.extend(self.extra_args.iter().cloned());
         let (version, oplog_mb, cache_gb) = (self.version, self.oplog_mb, self.cache_gb);
-        replica_set::Options { name, nodes, version, oplog_mb, cache_gb, extra_args, ..Default::default() }
+        let key = key.cloned();
+        replica_set::Options { name, nodes, version, auth: self.auth, key, oplog_mb, cache_gb, extra_args, ..Default::default() }
     }
 
-    fn shard(&self, i: usize) -> replica_set::Options {
-        self.set(format!("shard{i}"), "--shardsvr", self.nodes_per_shard)
+    fn shard(&self, i: usize, key: Option<&String>) -> replica_set::Options {
+        self.set(format!("shard{i}"), "--shardsvr", self.nodes_per_shard, key)
     }
 }
 
@@ -86,6 +90,8 @@ impl Options {
 #[derive(Debug)]
 pub struct ShardedCluster {
     options: Options,
+    /// What the servers know each other by, with access control.
+    key: Option<String>,
     // Declared before the servers, so that it goes first.
     router: Mutex<Option<Router>>,
     port: u16,
@@ -100,10 +106,10 @@ enum Router {
 }
 
 impl Router {
-    async fn start(config_server: &str, port: Option<u16>) -> Result<Router> {
+    async fn start(config_server: &str, port: Option<u16>, key: Option<&str>) -> Result<Router> {
         match mongos::installed() {
-            Some(binary) => Mongos::start(&binary, config_server, port).await.map(Router::Mongos),
-            None => Front::start(config_server, port).await.map(Router::Front),
+            Some(binary) => Mongos::start(&binary, config_server, port, key).await.map(Router::Mongos),
+            None => Front::start(config_server, port, key).await.map(Router::Front),
         }
     }
 
@@ -125,13 +131,14 @@ impl Router {
 impl ShardedCluster {
     /// Starts the servers and the router, and waits until they can be used.
     pub async fn start(options: Options) -> Result<ShardedCluster> {
-        let config = ReplicaSet::start(options.set("config".into(), "--configsvr", 1));
-        let shards = try_join_all((0..options.shards).map(|i| ReplicaSet::start(options.shard(i))));
+        let key = options.auth.then(replica_set::made_up_key);
+        let config = ReplicaSet::start(options.set("config".into(), "--configsvr", 1, key.as_ref()));
+        let shards = try_join_all((0..options.shards).map(|i| ReplicaSet::start(options.shard(i, key.as_ref()))));
         let (config, shards) = futures_util::future::try_join(config, shards).await?;
 
-        let router = Router::start(&connection_string(&config), None).await?;
+        let router = Router::start(&connection_string(&config), None, key.as_deref()).await?;
         let port = router.port();
-        let cluster = ShardedCluster { options, router: Mutex::new(Some(router)), port, shards, config };
+        let cluster = ShardedCluster { options, key, router: Mutex::new(Some(router)), port, shards, config };
         for shard in &cluster.shards {
             cluster.add(shard).await?;
         }
@@ -146,9 +153,14 @@ impl ShardedCluster {
         &self.options
     }
 
-    /// A connection string for the router.
+    /// A connection string for the router, as administrator when there is access control.
     pub fn uri(&self) -> String {
-        format!("mongodb://{}/", self.address())
+        if self.options.auth { self.uri_for(replica_set::ROOT.0, replica_set::ROOT.1) } else { format!("mongodb://{}/", self.address()) }
+    }
+
+    /// The same as the given user (of the database `admin`).
+    pub fn uri_for(&self, user: &str, password: &str) -> String {
+        format!("mongodb://{user}:{password}@{}/?authSource=admin", self.address())
     }
 
     /// `host:port` of the router.
@@ -171,6 +183,12 @@ impl ShardedCluster {
         run_within(PATIENCE, &self.uri(), command).await
     }
 
+    /// Makes a user of the cluster, in the database `admin`; `roles` as `createUser` takes them. The shards, asked directly, do not
+    /// know it.
+    pub async fn create_user(&self, user: &str, password: &str, roles: Vec<Bson>) -> Result<()> {
+        self.admin(doc! { "createUser": user, "pwd": password, "roles": roles }).await.map(drop)
+    }
+
     /// The shards, to step them down, kill and freeze their nodes, and set failpoints on them. Their names are
     /// `shard0`, `shard1`, ….
     pub fn shards(&self) -> &[ReplicaSet] {
@@ -179,7 +197,7 @@ impl ShardedCluster {
 
     /// Starts one more shard and adds it to the cluster; it has no chunks yet.
     pub async fn add_shard(&mut self) -> Result<()> {
-        let shard = ReplicaSet::start(self.options.shard(self.shards.len())).await?;
+        let shard = ReplicaSet::start(self.options.shard(self.shards.len(), self.key.as_ref())).await?;
         self.add(&shard).await?;
         self.shards.push(shard);
         Ok(())
@@ -205,7 +223,7 @@ impl ShardedCluster {
     pub async fn start_router(&self) -> Result<()> {
         let mut router = self.router.lock().await;
         if router.is_none() {
-            *router = Some(Router::start(&connection_string(&self.config), Some(self.port)).await?);
+            *router = Some(Router::start(&connection_string(&self.config), Some(self.port), self.key.as_deref()).await?);
         }
         Ok(())
     }

@@ -34,7 +34,7 @@ pub fn installed() -> Option<PathBuf> {
 
 impl Mongos {
     /// Starts it and waits until it listens.
-    pub async fn start(binary: &Path, config_server: &str, port: Option<u16>) -> Result<Mongos> {
+    pub async fn start(binary: &Path, config_server: &str, port: Option<u16>, key: Option<&str>) -> Result<Mongos> {
         let folder = Folder::create()?;
         let log = folder.path().join("mongos.log");
         let port = match port {
@@ -44,6 +44,9 @@ impl Mongos {
         let mut command = dying_with_us(binary);
         command.args(["--configdb", config_server, "--bind_ip", "127.0.0.1", "--nounixsocket", "--port", &port.to_string()]);
         command.args(["--setParameter", "enableTestCommands=1", "--logpath"]).arg(&log);
+        if let Some(key) = key {
+            command.arg("--keyFile").arg(folder.secret("key", key)?);
+        }
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut process = Process::start(command).map_err(Error::io(format!("cannot run {}", binary.display())))?;
         let deadline = Instant::now() + LISTEN_TIMEOUT;

@@ -1,5 +1,6 @@
 //! On real servers, through the router that is at hand.
 
+mod access;
 mod commands;
 mod faults;
 mod streams;

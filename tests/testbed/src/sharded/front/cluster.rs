@@ -9,11 +9,14 @@ use super::clock::Clock;
 use super::cursors::Cursors;
 use super::failure::{Code, Failure};
 use super::retried::Retried;
+use super::scram::Key;
 use super::transaction::Transactions;
 use super::upstream::{Upstream, first_batch};
 
 pub struct Cluster {
     pub config: Arc<Upstream>,
+    /// What the servers know each other by, where there is access control.
+    pub key: Option<Arc<Key>>,
     pub clock: Arc<Clock>,
     pub cursors: Cursors,
     pub retried: Retried,
@@ -26,10 +29,11 @@ pub struct Cluster {
 
 impl Cluster {
     /// `config_server` as `name/host:port,…`. Nothing is asked yet: see [`Cluster::learn`].
-    pub fn new(config_server: &str) -> Option<Cluster> {
+    pub fn new(config_server: &str, key: Option<Arc<Key>>) -> Option<Cluster> {
         let clock = Arc::new(Clock::default());
         Some(Cluster {
-            config: Arc::new(upstream(config_server, None, &clock)?),
+            config: Arc::new(upstream(config_server, None, &clock, key.as_ref())?),
+            key,
             clock,
             cursors: Cursors::default(),
             retried: Retried::default(),
@@ -54,7 +58,7 @@ impl Cluster {
             let same = known.iter().find(|known| known.name == name && host.split('/').next_back() == Some(&known.hosts.join(",")));
             match same {
                 Some(same) => shards.push(same.clone()),
-                None => shards.extend(upstream(host, Some(name), &self.clock).map(Arc::new)),
+                None => shards.extend(upstream(host, Some(name), &self.clock, self.key.as_ref()).map(Arc::new)),
             }
         }
         *self.shards.write().expect("nothing panics with the shards") = shards;
@@ -85,7 +89,7 @@ impl Cluster {
     }
 }
 
-fn upstream(connection_string: &str, name: Option<&str>, clock: &Arc<Clock>) -> Option<Upstream> {
+fn upstream(connection_string: &str, name: Option<&str>, clock: &Arc<Clock>, key: Option<&Arc<Key>>) -> Option<Upstream> {
     let (set, hosts) = connection_string.split_once('/')?;
-    Some(Upstream::new(name.unwrap_or(set).into(), hosts.split(',').map(String::from).collect(), clock.clone()))
+    Some(Upstream::new(name.unwrap_or(set).into(), hosts.split(',').map(String::from).collect(), clock.clone(), key.cloned()))
 }

@@ -9,6 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::access::Login;
 use super::cluster::Cluster;
 use super::command::Command;
 use super::failure::Failure;
@@ -41,9 +42,10 @@ async fn talk(client: TcpStream, cluster: Rc<Cluster>, number: usize) {
     static NEXT: AtomicI32 = AtomicI32::new(1);
     let _ = client.set_nodelay(true);
     let mut client = BufReader::new(client);
+    let mut login = Login::default();
     while let Ok(Some(message)) = wire::read(&mut client).await {
         let (id, legacy, unanswered) = (message.id, message.legacy, message.unanswered);
-        let answer = answer(&cluster, number, message).await;
+        let answer = answer(&cluster, number, &mut login, message).await;
         if unanswered {
             continue;
         }
@@ -55,10 +57,14 @@ async fn talk(client: TcpStream, cluster: Rc<Cluster>, number: usize) {
     }
 }
 
-async fn answer(cluster: &Cluster, number: usize, message: Message) -> RawDocumentBuf {
+async fn answer(cluster: &Cluster, number: usize, login: &mut Login, message: Message) -> RawDocumentBuf {
     cluster.clock.hear(&message.body);
     let answer = match Command::new(message) {
-        Ok(command) => cluster.answer(number, &command).await,
+        Ok(command) => match login.admit(cluster, &command).await {
+            Ok(None) => cluster.answer(number, &command).await,
+            Ok(Some(answered)) => Ok(answered),
+            Err(refused) => Err(refused),
+        },
         Err(failure) => Err(failure),
     };
     let mut answer = for_clients(&answer.unwrap_or_else(Failure::into_reply));

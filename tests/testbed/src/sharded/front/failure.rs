@@ -9,6 +9,7 @@ pub enum Code {
     BadValue = 2,
     HostUnreachable = 6,
     FailedToParse = 9,
+    Unauthorized = 13,
     IllegalOperation = 20,
     NamespaceNotFound = 26,
     CursorNotFound = 43,

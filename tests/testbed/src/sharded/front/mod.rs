@@ -7,8 +7,9 @@
 //!
 //! What is different from a `mongos`: retryable writes survive the client's connection but not a shard's (a write may
 //! then be done twice); documents that `updateLookup` adds are looked up on the event's own shard; no reads over several
-//! shards in a transaction; no access control and no TLS.
+//! shards in a transaction; no TLS. What a user may do is decided here, by the rules of a `mongos`: see `privileges`.
 
+mod access;
 mod chunks;
 mod clock;
 mod cluster;
@@ -21,8 +22,10 @@ mod failure;
 mod find_and_modify;
 mod keys;
 mod placement;
+mod privileges;
 mod reads;
 mod retried;
+mod scram;
 mod stream;
 mod transaction;
 mod upstream;
@@ -30,6 +33,7 @@ mod wire;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tokio::net::TcpListener;
@@ -40,6 +44,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::node::free_port;
 use crate::{Error, Result};
 use cluster::Cluster;
+use scram::Key;
 
 /// The wire protocol's version that servers of 6.0 speak.
 const SERVERS_6_0: i32 = 17;
@@ -53,9 +58,11 @@ pub struct Front {
 }
 
 impl Front {
-    /// Serves the cluster of the config server (`name/host:port,…`), on the port that is given or on a free one.
-    pub async fn start(config_server: &str, port: Option<u16>) -> Result<Front> {
-        let cluster = Cluster::new(config_server).ok_or_else(|| Error::BadReply(format!("no config server: {config_server}")))?;
+    /// Serves the cluster of the config server (`name/host:port,…`), on the port that is given or on a free one. With the key of
+    /// its servers it asks clients for a login.
+    pub async fn start(config_server: &str, port: Option<u16>, key: Option<&str>) -> Result<Front> {
+        let key = key.map(|key| Arc::new(Key::new(key)));
+        let cluster = Cluster::new(config_server, key).ok_or_else(|| Error::BadReply(format!("no config server: {config_server}")))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::io("cannot start the front"))?;
         let stopping = CancellationToken::new();
         let (end, ended) = oneshot::channel();

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::clock::Clock;
 use super::failure::{Answer, Code, Failure, is_ok};
+use super::scram::Key;
 use super::wire::{self, Sequence};
 
 /// How long a command waits for a primary, as a `mongos` does.
@@ -29,6 +30,7 @@ pub struct Upstream {
     pub name: String,
     pub hosts: Vec<String>,
     clock: Arc<Clock>,
+    key: Option<Arc<Key>>,
     primary: Mutex<Option<Arc<Pool>>>,
 }
 
@@ -36,14 +38,15 @@ pub struct Upstream {
 #[derive(Debug)]
 struct Pool {
     address: String,
+    key: Option<Arc<Key>>,
     idle: Mutex<Vec<Connection>>,
 }
 
-type Connection = BufReader<TcpStream>;
+pub type Connection = BufReader<TcpStream>;
 
 impl Upstream {
-    pub fn new(name: String, hosts: Vec<String>, clock: Arc<Clock>) -> Upstream {
-        Upstream { name, hosts, clock, primary: Mutex::new(None) }
+    pub fn new(name: String, hosts: Vec<String>, clock: Arc<Clock>, key: Option<Arc<Key>>) -> Upstream {
+        Upstream { name, hosts, clock, key, primary: Mutex::new(None) }
     }
 
     /// `name/host:port,host:port`, as servers write it.
@@ -100,6 +103,16 @@ impl Upstream {
         }
     }
 
+    /// A connection to the primary, on which somebody is to log in.
+    pub async fn for_a_login(&self) -> Result<Connection, Failure> {
+        for address in &self.hosts {
+            if let Ok(Some(connection)) = timeout(HELLO_TIMEOUT, primary_for_a_login(address)).await {
+                return Ok(connection);
+            }
+        }
+        Err(Failure::unreachable(format!("{} has no primary", self.name)))
+    }
+
     fn forget(&self, pool: &Arc<Pool>) {
         let mut primary = self.primary.lock().expect("nothing panics with it");
         if primary.as_ref().is_some_and(|known| Arc::ptr_eq(known, pool)) {
@@ -113,8 +126,8 @@ impl Upstream {
                 return Ok(pool);
             }
             for address in &self.hosts {
-                if let Ok(Some(connection)) = timeout(HELLO_TIMEOUT, primary_at(address)).await {
-                    let pool = Arc::new(Pool { address: address.clone(), idle: Mutex::new(vec![connection]) });
+                if let Ok(Some(connection)) = timeout(HELLO_TIMEOUT, primary_at(address, self.key.as_deref())).await {
+                    let pool = Arc::new(Pool { address: address.clone(), key: self.key.clone(), idle: Mutex::new(vec![connection]) });
                     return Ok(self.primary.lock().expect("nothing panics with it").get_or_insert(pool).clone());
                 }
             }
@@ -132,7 +145,7 @@ impl Pool {
     async fn connection(&self) -> std::io::Result<Connection> {
         loop {
             let Some(connection) = self.idle.lock().expect("nothing panics with it").pop() else {
-                return connect(&self.address).await;
+                return connect(&self.address, self.key.as_deref()).await;
             };
             // One whose other end has gone, as after a server's death, is of no use; nor is one with unasked-for bytes.
             let silent = connection.get_ref().try_read(&mut [0]).is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
@@ -143,20 +156,38 @@ impl Pool {
     }
 }
 
-async fn connect(address: &str) -> std::io::Result<Connection> {
+/// A connection to the node, as one of the cluster's own where there is access control.
+async fn connect(address: &str, key: Option<&Key>) -> std::io::Result<Connection> {
+    let mut connection = open(address).await?;
+    if let Some(key) = key {
+        key.log_in(&mut connection).await?;
+    }
+    Ok(connection)
+}
+
+async fn open(address: &str) -> std::io::Result<Connection> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     Ok(BufReader::new(stream))
 }
 
 /// A connection to the node, if it is a writable primary.
-async fn primary_at(address: &str) -> Option<Connection> {
-    let mut connection = connect(address).await.ok()?;
+async fn primary_at(address: &str, key: Option<&Key>) -> Option<Connection> {
+    let mut connection = primary_for_a_login(address).await?;
+    if let Some(key) = key {
+        key.log_in(&mut connection).await.ok()?;
+    }
+    Some(connection)
+}
+
+/// The same, as nobody yet.
+async fn primary_for_a_login(address: &str) -> Option<Connection> {
+    let mut connection = open(address).await.ok()?;
     let reply = exchange(&mut connection, &wire::encode(1, 0, &rawdoc! { "hello": 1, "$db": "admin" }, &[])).await.ok()?;
     matches!(reply.get_bool("isWritablePrimary"), Ok(true)).then_some(connection)
 }
 
-async fn exchange(connection: &mut Connection, bytes: &[u8]) -> std::io::Result<RawDocumentBuf> {
+pub async fn exchange(connection: &mut Connection, bytes: &[u8]) -> std::io::Result<RawDocumentBuf> {
     connection.get_mut().write_all(bytes).await?;
     let reply = wire::read(connection).await?.ok_or(std::io::ErrorKind::UnexpectedEof)?;
     Ok(reply.body)
