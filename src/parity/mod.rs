@@ -13,7 +13,7 @@ mod status;
 
 pub use bits::Bits;
 
-use crate::model::{Bound, ClusterTime, CollectionUuid, DocumentKey, Partition, PartitionId};
+use crate::model::{Bound, ClusterTime, CollectionUuid, DocumentKey, Partition, PartitionId, PersistentDifference};
 pub use status::Listed;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -43,6 +43,8 @@ struct State {
     failure: Option<String>,
     /// Differences that persist, by collection; of none: in structure that is on one side only.
     listed: Vec<Listed>,
+    /// Differences that say nothing against a cutover.
+    warnings: Vec<PersistentDifference>,
     /// Those that are not listed.
     unlisted: BTreeMap<CollectionUuid, u64>,
 }
