@@ -155,8 +155,17 @@ impl Parity {
 
     /// Forgets all collections but these.
     pub fn retain(&self, living: &BTreeSet<CollectionUuid>) {
+        self.keep(|uuid| living.contains(uuid));
+    }
+
+    /// Forgets a collection: what was proved of it is void.
+    pub fn forget(&self, collection: CollectionUuid) {
+        self.keep(|uuid| *uuid != collection);
+    }
+
+    fn keep(&self, is_kept: impl Fn(&CollectionUuid) -> bool) {
         let mut state = self.state();
-        state.followed.retain(|uuid, _| living.contains(uuid));
+        state.followed.retain(|uuid, _| is_kept(uuid));
         state.used = state.followed.values().flat_map(|f| f.keys.keys()).map(|key| cost(key)).sum();
     }
 

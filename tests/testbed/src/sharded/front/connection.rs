@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::cluster::Cluster;
 use super::command::Command;
 use super::failure::Failure;
+use super::metadata;
 use super::wire::{self, Message};
 
 /// What servers tell each other or a router, and what the front says in their place.
@@ -41,9 +42,11 @@ async fn talk(client: TcpStream, cluster: Rc<Cluster>, number: usize) {
     static NEXT: AtomicI32 = AtomicI32::new(1);
     let _ = client.set_nodelay(true);
     let mut client = BufReader::new(client);
+    let mut greeted = None;
     while let Ok(Some(message)) = wire::read(&mut client).await {
+        greeted = greeted.or_else(|| metadata::of_greeting(&message.body));
         let (id, legacy, unanswered) = (message.id, message.legacy, message.unanswered);
-        let answer = answer(&cluster, number, message).await;
+        let answer = metadata::on_behalf_of(greeted.clone(), answer(&cluster, number, message)).await;
         if unanswered {
             continue;
         }

@@ -20,6 +20,7 @@ mod dispatch;
 mod failure;
 mod find_and_modify;
 mod keys;
+mod metadata;
 mod placement;
 mod reads;
 mod retried;
