@@ -87,6 +87,15 @@ mod real {
         end(to).await;
     }
 
+    /// Shard keys and zones that a report tells, by namespace.
+    fn sharding_told(verified: &crate::support::Told, within: &str) -> Vec<String> {
+        let report: serde_json::Value = serde_json::from_str(&verified.stdout).unwrap();
+        assert_eq!(report["covered"]["sharding"], true, "{report:#}");
+        let mut found: Vec<_> = report[within].as_array().unwrap().iter().filter(|d| d["kind"] == "sharding").collect();
+        found.sort_by_key(|d| d["ns"].to_string());
+        found.iter().map(|d| format!("{} {}", d["ns"].as_str().unwrap(), d["detail"].as_str().unwrap())).collect()
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn zones_are_carried_over_to_shards_that_are_in_them_or_have_the_same_names() {
         let _machine = whole_machine().await;
@@ -101,13 +110,21 @@ mod real {
         let zoned = from.database("shop").collection::<Document>("zoned");
         zoned.insert_many((0..900).map(|id| doc! {"_id": id, "n": id % 300})).await.unwrap();
         run(&from, "admin", doc! {"split": "shop.zoned", "middle": {"n": 50}}).await;
+        let unique = doc! {"shardCollection": "shop.unique", "key": {"k": 1}, "unique": true};
+        run(&from, "admin", unique).await;
+        run(&from, "shop", doc! {"insert": "unique", "documents": [{"_id": 1, "k": 1}, {"_id": 2, "k": 2}]}).await;
+        run(&from, "admin", doc! {"shardCollection": "shop.refined", "key": {"k": 1}}).await;
+        run(&from, "shop", doc! {"insert": "refined", "documents": [{"_id": 1, "k": 1}]}).await;
+        run(&from, "admin", doc! {"shardCollection": "shop.other", "key": {"_id": "hashed"}}).await;
+        run(&from, "shop", doc! {"insert": "other", "documents": [{"_id": 1, "a": 1}]}).await;
+        run(&from, "shop", doc! {"createIndexes": "other", "indexes": [{"key": {"a": 1}, "name": "a_1"}]}).await;
         // Somebody decided otherwise for the target.
         run(&to, "admin", doc! {"addShardToZone": "shard2", "zone": "east"}).await;
 
         let checked = told(&["check", "--source", &source.uri(), "--target", &target.uri()]).await.expect(0, "check");
         assert!(checked.stdout.contains("the zone `east` of `shop.zoned` is carried over to the shards that are in it"), "{checked:?}");
         assert!(checked.stdout.contains("the zone `west` of `shop.zoned` is carried over to `shard0`, as on the source"), "{checked:?}");
-        let mut ferry = Ferry::start(&source.uri(), &target.uri(), &[]);
+        let mut ferry = Ferry::start(&source.uri(), &target.uri(), &["--shard", "shop.other=a:1"]);
         ferry.wait_for_phase("tailing").await;
         let chunks = to.database("config").collection::<Document>("chunks").find(doc! {}).sort(doc! {"min": 1}).await.unwrap();
         let chunks: Vec<Document> = chunks.try_collect().await.unwrap();
@@ -122,11 +139,44 @@ mod real {
         assert_eq!(shards_between(100, 200), BTreeSet::from(["shard0"]), "{chunks:#?}");
         zoned.insert_one(doc! {"_id": "late", "n": 7}).await.unwrap();
         ferry.wait_until_caught_up(&from).await;
-        let told = ferry.cutover(&["--writes-stopped"]).await;
-        assert_eq!(told.code, 0, "the cutover failed: {told:?}\n{}", ferry.log());
+        let verified = ferry.verb(&["verify", "--output", "json"]).await.expect(0, "verify");
+        assert_eq!(sharding_told(&verified, "warnings"), [""; 0], "{verified:?}");
+
+        // Both are changed while the migration runs: that is told, and nothing is barred by it.
+        run(&to, "admin", doc! {"updateZoneKeyRange": "shop.zoned", "min": {"n": 0}, "max": {"n": 100}, "zone": null}).await;
+        run(&from, "shop", doc! {"createIndexes": "refined", "indexes": [{"key": {"k": 1, "_id": 1}, "name": "k_1__id_1"}]}).await;
+        run(&from, "admin", doc! {"refineCollectionShardKey": "shop.refined", "key": {"k": 1, "_id": 1}}).await;
+        let shown = |s: &serde_json::Value| s["verification"]["warnings"].as_array().is_some_and(|found| found.len() == 2);
+        let status = ferry.wait_for("both to be told", shown).await;
+        let warned = status["verification"]["warnings"].to_string();
+        assert!(
+            warned.contains("zone `east`: 1 of its 1 ranges missing on target") && warned.contains("refineCollectionShardKey"),
+            "{warned}"
+        );
+        assert!(ferry.verb(&["status"]).await.stdout.contains("do not stand in the way"));
+        let verified = ferry.verb(&["verify", "--output", "json"]).await.expect(0, "verify");
+        assert_eq!(sharding_told(&verified, "warnings").len(), 2, "{verified:?}");
+        let done = ferry.cutover(&["--writes-stopped"]).await;
+        assert_eq!(done.code, 0, "the cutover failed: {done:?}\n{}", ferry.log());
         let report = testbed::compare(&from, &to, parity::everything).await.unwrap();
         assert!(report.is_equal(), "{:?}", report.differences);
-        assert_eq!(report.documents(), (901, 901));
+        assert_eq!(report.documents(), (905, 905));
+
+        // Alone, it is a difference, with what mends it.
+        let uris = [source.uri(), target.uri()];
+        let alone = ["verify", "--source", &uris[0], "--target", &uris[1], "--output", "json"];
+        let found = told(&alone).await.expect(1, "verify alone");
+        let differences = sharding_told(&found, "differences");
+        assert_eq!(differences.len(), 3, "{differences:#?}");
+        assert!(differences[0].starts_with("shop.other sharded by {_id: \"hashed\"} on the source and by {a: 1} on the target"));
+        assert!(differences[1].starts_with("shop.refined sharded by {k: 1, _id: 1} on the source and by {k: 1} on the target"));
+        assert!(differences[2].starts_with("shop.zoned zone `east`"), "{differences:#?}");
+        told(&[&alone[..], &["--ignore-sharding"]].concat()).await.expect(0, "without shard keys and zones");
+        // By the commands that were told.
+        run(&to, "admin", doc! {"updateZoneKeyRange": "shop.zoned", "min": {"n": 0}, "max": {"n": 100}, "zone": "east"}).await;
+        run(&to, "admin", doc! {"refineCollectionShardKey": "shop.refined", "key": {"k": 1, "_id": 1}}).await;
+        let found = told(&alone).await.expect(1, "one is left");
+        assert_eq!(sharding_told(&found, "differences"), differences[..1], "{found:?}");
         end(from).await;
         end(to).await;
     }

@@ -69,6 +69,14 @@ pub(super) fn status(status: &Status, paint: Paint) -> String {
             text.push_str(&format!("  and {left} more\n"));
         }
     }
+    let warnings = &status.verification.warnings;
+    if !warnings.is_empty() {
+        let mut table = table(&["namespace", "warning", "detail"]);
+        for d in warnings.iter().take(DIFFERENCES_SHOWN) {
+            table.add_row([&d.ns, &d.kind, &d.detail]);
+        }
+        text.push_str(&format!("\n{}\n{}", paint.bold("differences that do not stand in the way"), table_text(&table)));
+    }
     if !status.unfinished_indexes.is_empty() {
         let mut table = table(&["namespace", "index", "state", "why"]);
         for index in &status.unfinished_indexes {
@@ -188,7 +196,8 @@ mod tests {
             "in_flight": {"bytes": 0, "limit_bytes": 536870912},
             "retries": 1,
             "verification": {"state": "different", "documents": 11999, "bytes": 1073741824u64, "verified": 2, "different": 1, "differences": 1,
-                             "listed_differences": [{"ns": "shop.orders", "kind": "missing", "id": "7", "detail": "not on the target"}]},
+                             "listed_differences": [{"ns": "shop.orders", "kind": "missing", "id": "7", "detail": "not on the target"}],
+                             "warnings": [{"ns": "shop.orders", "kind": "sharding", "id": null, "detail": "sharded by {a: 1} on the source only"}]},
             "unfinished_indexes": [{"ns": "shop.orders", "name": "by_day", "state": "failed", "error": "duplicate key"}],
             "cutover": null, "permitted": ["pause", "verify"]
         });
@@ -221,6 +230,10 @@ gates of a cutover
 differences that persist
   namespace    difference  _id  detail
   shop.orders  missing     7    not on the target
+
+differences that do not stand in the way
+  namespace    warning   detail
+  shop.orders  sharding  sharded by {a: 1} on the source only
 
 indexes not yet on the target
   namespace    index   state   why

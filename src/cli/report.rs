@@ -27,6 +27,8 @@ pub(super) struct VerifyReport {
     namespaces: Vec<NamespaceReport>,
     differences: Vec<Difference>,
     #[serde(default)]
+    warnings: Vec<Difference>,
+    #[serde(default)]
     truncated: bool,
     #[serde(default)]
     repairs: Option<Vec<Repair>>,
@@ -90,6 +92,13 @@ pub(super) fn verify(report: &VerifyReport, paint: Paint) -> String {
             (left, false) => text.push_str(&format!("  and {left} more: `--output json` shows them\n")),
             (left, true) => text.push_str(&format!("  and {left} more in `--output json`, and more still that the report leaves out\n")),
         }
+    }
+    if !report.warnings.is_empty() {
+        let mut rows = table(&["namespace", "warning", "detail"]);
+        for d in report.warnings.iter().take(SHOWN) {
+            rows.add_row([d.ns.as_str(), d.kind.as_str(), d.detail.as_deref().unwrap_or_default()]);
+        }
+        text.push_str(&format!("\n{}\n{}", paint.warn("differs, and stands in the way of nothing"), table_text(&rows)));
     }
     format!("{text}\n{}", next::lines(&next::after_verify(report.equal)))
 }

@@ -53,15 +53,24 @@ pub(super) fn command() -> Command {
         "Take documents for equal that differ only in the order of fields",
         "At any depth. Items of an array keep their order.",
     );
+    let sharding = args::bare_switch(
+        "ignore-sharding",
+        "Do not compare shard keys and zones",
+        "They are compared between two sharded clusters. Alone, what differs is a difference; in a migration it is a warning, told with the command that mends it.",
+    );
     let command = Command::new("verify").about(about).long_about(long);
     let command = args::with_knobs(command, |knob| WANTED.contains(&knob.key) || args::is_of_endpoint(knob));
-    args::with_output(command.args([repair, order]).arg(alone.help_heading("Connection")))
+    args::with_output(command.args([repair, order, sharding]).arg(alone.help_heading("Connection")))
 }
 
 pub(super) fn execute(matches: &ArgMatches) -> Result<u8, Failure> {
     let given = |id| args::is_given(matches, id);
     let alone = matches.get_flag("stand-alone") || given("source") || given("target") || given("config");
-    let how = Examination { repair: matches.get_flag("repair"), ignore_field_order: matches.get_flag("ignore-field-order") };
+    let how = Examination {
+        repair: matches.get_flag("repair"),
+        ignore_field_order: matches.get_flag("ignore-field-order"),
+        ignore_sharding: matches.get_flag("ignore-sharding"),
+    };
     match (alone, given("endpoint")) {
         (true, _) if how.repair => Err(Failure::from(Error::BadConfig {
             field: "--repair".to_owned(),
@@ -93,9 +102,7 @@ fn stand_alone(matches: &ArgMatches, how: Examination, as_json: bool) -> Result<
     let Resolved { config, output, .. } = resolve(&args::gather(matches)?)?;
     run::log(output);
     let stop = CancellationToken::new();
-    let ended = signals::run_until_done(&stop, || async {
-        stop.run_until_cancelled(crate::engine::verify_clusters(&config, how.ignore_field_order)).await
-    })?;
+    let ended = signals::run_until_done(&stop, || async { stop.run_until_cancelled(crate::engine::verify_clusters(&config, how)).await })?;
     let value = match (ended.result.flatten(), ended.signal) {
         (Some(value), _) => value?,
         (None, code) => return Ok(code.unwrap_or(130)),

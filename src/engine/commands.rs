@@ -15,7 +15,7 @@ use crate::{
     verify::{self, Pace},
 };
 use serde_json::json;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::{oneshot, watch},
     task::JoinSet,
@@ -108,9 +108,17 @@ impl Running {
         let accounts = job.accounts(&self.stop);
         let (clusters, selection, board, stop) = (job.clusters.clone(), job.config.selection.clone(), job.board.clone(), self.stop.clone());
         let pace = Pace::new(job.config.verify.rate);
+        let sharded_by = Arc::new(job.config.shard.clone());
         self.tasks.spawn(async move {
-            let verification =
-                Verification { clusters: &clusters, selection: &selection, board: &board, accounts: accounts.as_ref(), pace, stop: &stop };
+            let verification = Verification {
+                clusters: &clusters,
+                selection: &selection,
+                board: &board,
+                accounts: accounts.as_ref(),
+                pace,
+                sharded_by,
+                stop: &stop,
+            };
             let found = verification.run(examination).await;
             (answer, Ended::Verify(found))
         });

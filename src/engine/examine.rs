@@ -10,12 +10,15 @@ use super::{
 use crate::{
     accounts::Accounts,
     error::{Error, Result},
-    model::Selection,
+    model::{Namespace, Selection, ShardKey},
     observe::{Answer, Examination},
     verify::{self, Pace, Report, Settings},
 };
 use serde_json::{Value, json};
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 use tokio_util::sync::CancellationToken;
 
 /// Differences that one repair takes on.
@@ -31,6 +34,8 @@ pub(super) struct Verification<'a> {
     /// Users and roles, where they are replicated.
     pub accounts: Option<&'a Accounts>,
     pub pace: Pace,
+    /// As `--shard` asks for.
+    pub sharded_by: Arc<BTreeMap<Namespace, ShardKey>>,
     pub stop: &'a CancellationToken,
 }
 
@@ -53,6 +58,8 @@ impl Verification<'_> {
             parked: true,
             live: true,
             ignore_field_order: how.ignore_field_order,
+            ignore_sharding: how.ignore_sharding,
+            sharded_by: self.sharded_by.clone(),
             max_listed: if how.repair { MENDED_AT_ONCE } else { LISTED },
             mended: self.board.findings.mended(),
             pace: self.pace.clone(),

@@ -8,7 +8,7 @@ use crate::{
     model::{
         CollectionInfo, CollectionKind, Distribution, IndexSpec, Namespace, ShardKey, Sharded, can_be_aimed_at, collated, index_title, raw,
     },
-    mongo::{Cluster, Topology},
+    mongo::{Topology, sharding},
     source::{CollectionRef, Found, Source, mongo::MongoSource},
     target::mongo::Place,
 };
@@ -93,8 +93,9 @@ pub(super) async fn look(
         Err(error) => return Err(error),
     }
     found.extend(zones(config, clusters, selected).await?);
+    let zoned = sharding::zones(target).await?;
     for (ns, key) in &config.shard {
-        if zoned(target, ns).await? {
+        if zoned.contains_key(ns) {
             found.push((Level::Ok, format!("the target has zones for `{ns}`, and places its chunks by them"), None));
         }
         for (index, title) in plain_only(&clusters.source, config, ns, key, selected).await? {
@@ -135,12 +136,6 @@ async fn zones(config: &Config, clusters: &Clusters, selected: &[CollectionInfo]
         });
     }
     Ok(found.into_values().collect())
-}
-
-async fn zoned(target: &Cluster, ns: &Namespace) -> Result<bool> {
-    let command = doc! {"find": "tags", "filter": {"ns": ns.as_str()}, "limit": 1};
-    let reply = target.run("config", "looking for zones", &command).await?;
-    Ok(reply.get_document("cursor").and_then(|c| c.get_array("firstBatch")).is_ok_and(|batch| !batch.is_empty()))
 }
 
 /// Unique indexes of the source that cannot be unique over shards, with the titles by which they are waived.

@@ -33,7 +33,7 @@ use crate::{
     error::{Error, Result},
     model::Status,
     mongo::ProcessName,
-    observe::{Access, Endpoint, Metrics, Setup, StartOrder, Tls, Token, serve},
+    observe::{Access, Endpoint, Examination, Metrics, Setup, StartOrder, Tls, Token, serve},
     verify,
 };
 use secrecy::{ExposeSecret, SecretString};
@@ -149,10 +149,10 @@ pub(crate) fn access(control: &ControlConfig) -> Result<Access> {
 ///
 /// # Errors
 /// As classified; a reading cut short is an error and no verdict.
-pub async fn verify_clusters(config: &Config, ignore_field_order: bool) -> Result<serde_json::Value> {
+pub async fn verify_clusters(config: &Config, how: Examination) -> Result<serde_json::Value> {
     let (metrics, stop) = (Arc::new(Metrics::new()), CancellationToken::new());
     let clusters = connect::Clusters::connect(config, &metrics, &stop, None).await?;
-    let report = compare_alone(&clusters, config, ignore_field_order, &metrics, &stop).await;
+    let report = compare_alone(&clusters, config, how, &metrics, &stop).await;
     clusters.close().await;
     serde_json::to_value(report?).map_err(|e| Error::Bug(format!("a report is no JSON: {e}")))
 }
@@ -160,13 +160,19 @@ pub async fn verify_clusters(config: &Config, ignore_field_order: bool) -> Resul
 async fn compare_alone(
     clusters: &connect::Clusters,
     config: &Config,
-    ignore_field_order: bool,
+    how: Examination,
     metrics: &Arc<Metrics>,
     stop: &CancellationToken,
 ) -> Result<verify::Report> {
     let shard_keys = clusters.target.shard_keys().await?;
     let pace = verify::Pace::new(config.verify.rate);
-    let settings = verify::Settings { shard_keys, ignore_field_order, pace, ..verify::Settings::new(clusters.retry()) };
+    let settings = verify::Settings {
+        shard_keys,
+        ignore_field_order: how.ignore_field_order,
+        ignore_sharding: how.ignore_sharding,
+        pace,
+        ..verify::Settings::new(clusters.retry())
+    };
     // Nothing to wait for but the writers of either side.
     let settle = verify::growing_pause(Duration::from_millis(200));
     let report = verify::verify(&clusters.source, &clusters.reader, &config.selection, &settings, metrics, settle, stop).await?;

@@ -126,6 +126,7 @@ impl Mending<'_> {
             DifferenceKind::CollectionMissing if collection.entry().is_view() => Way::Options(collection),
             DifferenceKind::CollectionMissing => Way::Leave("its documents are gone with it: copy anew with `--restart-from-scratch`"),
             DifferenceKind::Unsettled => Way::Leave("it changed at each look: verify again when it rests"),
+            DifferenceKind::Sharding => Way::Leave("its detail tells the command"),
             DifferenceKind::CollectionExtra => Way::Leave("drop it on the target if nobody needs it"),
         }
     }

@@ -122,6 +122,7 @@ pub(super) fn prover(config: &Config, clusters: &Clusters, store: &MongoStore, b
             partition_bytes: config.copy.partition_bytes,
             parked: true,
             live: true,
+            sharded_by: Arc::new(config.shard.clone()),
             pace: Pace::new(config.verify.rate),
             ..verify::Settings::new(clusters.retry())
         },

@@ -31,7 +31,7 @@ pub use partition::{Bound, Partition, PartitionId, split_count};
 pub use phase::{Activity, IllegalStep, Milestone, Phase, Verb, permits};
 pub use selection::{Pattern, Selection, UnknownName};
 pub use settings::{KeptSettings, LOG_LEVELS, Rate, Settings};
-pub use shard_key::{Distribution, ShardKey, Sharded, Zone, can_be_aimed_at};
+pub use shard_key::{Distributed, Distribution, ShardKey, Sharded, Zone, can_be_aimed_at};
 pub use status::{
     CollectionVerification, CopyStatus, CutoverStatus, DirectionStatus, EventStatus, Gate, InFlightStatus, PersistentDifference, Status,
     UnfinishedIndex, VerificationStatus, index_title,

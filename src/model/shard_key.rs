@@ -206,6 +206,17 @@ pub struct Zone {
     pub shards: Vec<String>,
 }
 
+/// How a collection is distributed, as far as clusters with other shards can be compared.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Distributed {
+    /// By what; `None` where it lies on one shard, and only has zones.
+    pub key: Option<ShardKey>,
+    /// Whether it was sharded as unique.
+    pub unique: bool,
+    /// Ascending; without the shards that are in them.
+    pub zones: Vec<Zone>,
+}
+
 impl Sharded {
     /// Without a look at the data.
     #[must_use]

@@ -176,6 +176,8 @@ pub struct VerificationStatus {
     pub differences: u64,
     /// The first of them.
     pub listed_differences: Vec<PersistentDifference>,
+    /// Differences that say nothing against a cutover: shard keys and zones. Their details tell what mends them.
+    pub warnings: Vec<PersistentDifference>,
     /// By namespace, those that are not verified first; of more than 200, the first.
     pub collections: Vec<CollectionVerification>,
 }

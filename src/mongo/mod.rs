@@ -8,6 +8,7 @@ mod former;
 mod health;
 pub(crate) mod listing;
 mod reply;
+pub(crate) mod sharding;
 
 pub use classify::{classify, refused_by_code};
 pub use cluster::{Cluster, Topology};

@@ -60,6 +60,9 @@ pub struct Examination {
     /// Documents whose fields differ in nothing but their order are equal.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub ignore_field_order: bool,
+    /// Shard keys and zones are not compared.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub ignore_sharding: bool,
 }
 
 /// How to start what is held.

@@ -13,7 +13,7 @@ mod status;
 
 pub use bits::Bits;
 
-use crate::model::{Bound, ClusterTime, CollectionUuid, DocumentKey, Partition, PartitionId};
+use crate::model::{Bound, ClusterTime, CollectionUuid, DocumentKey, Partition, PartitionId, PersistentDifference};
 pub use status::Listed;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -43,6 +43,8 @@ struct State {
     failure: Option<String>,
     /// Differences that persist, by collection; of none: in structure that is on one side only.
     listed: Vec<Listed>,
+    /// Differences that say nothing against a cutover.
+    warnings: Vec<PersistentDifference>,
     /// Those that are not listed.
     unlisted: BTreeMap<CollectionUuid, u64>,
 }
@@ -153,8 +155,17 @@ impl Parity {
 
     /// Forgets all collections but these.
     pub fn retain(&self, living: &BTreeSet<CollectionUuid>) {
+        self.keep(|uuid| living.contains(uuid));
+    }
+
+    /// Forgets a collection: what was proved of it is void.
+    pub fn forget(&self, collection: CollectionUuid) {
+        self.keep(|uuid| *uuid != collection);
+    }
+
+    fn keep(&self, is_kept: impl Fn(&CollectionUuid) -> bool) {
         let mut state = self.state();
-        state.followed.retain(|uuid, _| living.contains(uuid));
+        state.followed.retain(|uuid, _| is_kept(uuid));
         state.used = state.followed.values().flat_map(|f| f.keys.keys()).map(|key| cost(key)).sum();
     }
 

@@ -35,6 +35,11 @@ impl Parity {
         (state.listed, state.unlisted) = (listed, unlisted.into_iter().collect());
     }
 
+    /// What differs in a way that says nothing against a cutover.
+    pub fn show_warnings(&self, warnings: Vec<PersistentDifference>) {
+        self.state().warnings = warnings;
+    }
+
     /// The verifier cannot go on, or can again.
     pub fn show_failure(&self, why: Option<String>) {
         self.state().failure = why;
@@ -77,6 +82,7 @@ impl Parity {
         status.differences = apart.count() as u64 + status.collections.iter().map(|c| c.differences).sum::<u64>();
         status.listed_differences = state.listed.iter().take(MAX_LISTED).map(|l| l.difference.clone()).collect();
         status.proved_cluster_time = (!unproved && status.differences == 0).then_some(oldest);
+        status.warnings = state.warnings.iter().take(MAX_LISTED).cloned().collect();
         status.failure.clone_from(&state.failure);
         status.state = match (&state.failure, status.differences, status.pending, status.stale) {
             (Some(_), ..) => "failed",

@@ -9,10 +9,10 @@ pub mod mongo;
 
 use crate::{
     error::Result,
-    model::{Bound, ChangeEvent, ClusterTime, CollectionInfo, CollectionUuid, DocumentKey, IndexSpec, Namespace, Position},
+    model::{Bound, ChangeEvent, ClusterTime, CollectionInfo, CollectionUuid, Distributed, DocumentKey, IndexSpec, Namespace, Position},
 };
 use bson::RawDocumentBuf;
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 /// Where a change stream begins.
 #[derive(Debug, Clone)]
@@ -151,6 +151,8 @@ pub trait Source: Clone + Send + Sync + 'static {
     /// Whether it is a sharded cluster. Then a document that changes its shard is told as an insertion and a deletion
     /// in either order, and a collection may get another identity by being moved.
     fn is_sharded(&self) -> impl Future<Output = Result<bool>> + Send;
+    /// How its collections are distributed, by their names; `None` where it is no sharded cluster.
+    fn distribution(&self) -> impl Future<Output = Result<Option<BTreeMap<Namespace, Distributed>>>> + Send;
     /// The newest time of the cluster.
     fn operation_time(&self) -> impl Future<Output = Result<ClusterTime>> + Send;
     /// The ends of the oplog; `None` where it cannot be asked for.

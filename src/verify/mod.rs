@@ -16,6 +16,7 @@ mod partition;
 mod plan;
 mod recheck;
 mod report;
+mod sharding;
 mod structure;
 mod survey;
 
@@ -69,11 +70,16 @@ pub struct Settings {
     pub waived: Arc<[String]>,
     /// Shard keys of the target, by the names there: it needs an index for each that the source may not have.
     pub shard_keys: Arc<BTreeMap<Namespace, ShardKey>>,
+    /// Shard keys that an operator has asked for, by the names on the target, whatever the source has.
+    pub sharded_by: Arc<BTreeMap<Namespace, ShardKey>>,
+    /// Whether shard keys and zones are left out.
+    pub ignore_sharding: bool,
     /// The target is not sealed yet: some options are rightly not on it.
     pub parked: bool,
     /// Whether [`structure_only`] counts documents, too.
     pub counted: bool,
-    /// A migration follows the source meanwhile: a collection that is dropped is nothing unusual.
+    /// A migration follows the source meanwhile: a collection that is dropped is nothing unusual, and one that is distributed in
+    /// another way is worth a warning.
     pub live: bool,
     /// Whether [`structure_only`] counts the documents of large collections, too.
     pub count: bool,
@@ -100,6 +106,8 @@ impl Settings {
             batch_bytes: 4 << 20,
             waived: Arc::default(),
             shard_keys: Arc::default(),
+            sharded_by: Arc::default(),
+            ignore_sharding: false,
             max_kept: 100_000,
             max_listed: 1_000,
             generations: 10,
@@ -184,6 +192,11 @@ where
             break found;
         }
     };
+    if let Some(found) = sharding::sharding((source, target), &structure.pairs, settings, &settle, stop).await? {
+        draft.covered.sharding = true;
+        // No document is lost by it, and the source may be sharded in another way at any time: no reason against a cutover.
+        if settings.live { draft.warnings.extend(found) } else { draft.differences.extend(found) }
+    }
     structure.tell(&mut draft);
     draft.differences.iter_mut().for_each(|d| settings.mended.tell(d));
     draft.covered.field_order = !settings.ignore_field_order;

@@ -25,6 +25,8 @@ pub enum DifferenceKind {
     Options,
     /// An index.
     Index,
+    /// A shard key, or a zone.
+    Sharding,
     /// A collection is on the source only.
     CollectionMissing,
     /// A collection is on the target only.
@@ -42,6 +44,7 @@ impl DifferenceKind {
             DifferenceKind::Unsettled => "unsettled",
             DifferenceKind::Options => "options",
             DifferenceKind::Index => "index",
+            DifferenceKind::Sharding => "sharding",
             DifferenceKind::CollectionMissing => "collection_missing",
             DifferenceKind::CollectionExtra => "collection_extra",
         }
@@ -117,6 +120,8 @@ pub struct Covered {
     pub documents: bool,
     /// Whether documents whose fields are in another order count as different.
     pub field_order: bool,
+    /// Whether shard keys and zones were compared: only between two sharded clusters.
+    pub sharding: bool,
     /// Whether options that the target gets at the seal were excused.
     pub parked: bool,
 }
@@ -136,6 +141,8 @@ pub struct Report {
     pub namespaces: Vec<NamespaceReport>,
     /// At most as many as the settings allow.
     pub differences: Vec<Difference>,
+    /// What is worth knowing, and says nothing against equality.
+    pub warnings: Vec<Difference>,
     /// Whether there are more than are listed.
     pub truncated: bool,
     /// The source's time when the comparison began: what was written before it was compared.
@@ -184,6 +191,7 @@ impl Report {
 pub(super) struct Draft {
     pub(super) namespaces: BTreeMap<Namespace, NamespaceReport>,
     pub(super) differences: Vec<Difference>,
+    pub(super) warnings: Vec<Difference>,
     /// Mismatches that were found but, for want of room, not looked at again.
     pub(super) overflow: u64,
     pub(super) covered: Covered,
@@ -208,6 +216,7 @@ impl Draft {
         let equal = self.differences.is_empty() && self.overflow == 0;
         let truncated = self.differences.len() > max_listed || self.overflow > 0;
         self.differences.truncate(max_listed);
+        self.warnings.truncate(max_listed);
         Report {
             format: 1,
             equal,
@@ -215,6 +224,7 @@ impl Draft {
             bytes,
             namespaces: self.namespaces.into_values().collect(),
             differences: self.differences,
+            warnings: self.warnings,
             truncated,
             source_time,
             covered: self.covered,

@@ -232,7 +232,8 @@ fn warnings(s: &Status, besides: &Besides) -> Vec<String> {
     });
     let undone = s.cutover.as_ref().and_then(|cutover| cutover.last_failure.as_ref());
     let undone = undone.map(|why| format!("the last commit was undone: {why}"));
-    besides.warnings.iter().cloned().chain(oplog).chain(undone).collect()
+    let differing = s.verification.warnings.iter().map(|d| format!("`{}`: {}", d.ns, d.detail));
+    besides.warnings.iter().cloned().chain(oplog).chain(undone).chain(differing).collect()
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "seconds and milliseconds of a status are far below")]
@@ -243,7 +244,7 @@ fn whole(value: f64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{CopyStatus, CutoverStatus, UnfinishedIndex};
+    use crate::model::{CopyStatus, CutoverStatus, PersistentDifference, UnfinishedIndex, VerificationStatus};
     use serde_json::{Value, json};
 
     fn shown(s: &Status) -> Value {
@@ -333,9 +334,13 @@ mod tests {
     #[test]
     fn what_went_wrong_is_a_warning() {
         let cutover = Some(CutoverStatus { last_failure: Some("drain: too slow".into()), ..CutoverStatus::default() });
-        let shown = shown(&Status { headroom_seconds: Some(10.0), cutover, ..status("tailing", "running") });
+        let sharded =
+            PersistentDifference { ns: "a.b".into(), detail: "sharded on the source only".into(), ..PersistentDifference::default() };
+        let verification = VerificationStatus { warnings: vec![sharded], ..VerificationStatus::default() };
+        let shown = shown(&Status { headroom_seconds: Some(10.0), cutover, verification, ..status("tailing", "running") });
         let warnings = shown["warnings"].as_array().unwrap();
-        assert_eq!(warnings.len(), 2);
+        assert_eq!(warnings.len(), 3);
+        assert_eq!(warnings[2], "`a.b`: sharded on the source only");
         assert!(warnings[1].as_str().unwrap().contains("drain: too slow"));
         assert_eq!(shown["canCommit"], false);
     }

@@ -11,12 +11,12 @@ pub use history::{Moment, Snapshot, Standing};
 use super::{CollectionRef, Estimate, Fetched, Found, OplogWindow, ScanRange, Source, StartAt};
 use crate::{
     error::{Error, Result},
-    model::{Bound, ClusterTime, CollectionInfo, CollectionKind, DocumentKey, IndexSpec, Side, bound_of},
+    model::{Bound, ClusterTime, CollectionInfo, CollectionKind, Distributed, DocumentKey, IndexSpec, Namespace, Side, bound_of},
 };
 use history::History;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -119,6 +119,9 @@ impl Source for MemorySource {
 
     async fn is_sharded(&self) -> Result<bool> {
         Ok(false)
+    }
+    async fn distribution(&self) -> Result<Option<BTreeMap<Namespace, Distributed>>> {
+        Ok(None)
     }
     async fn operation_time(&self) -> Result<ClusterTime> {
         self.slow().await;

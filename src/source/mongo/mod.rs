@@ -22,8 +22,8 @@ pub use watch::{Asked, Known, Living, Watched};
 use super::{CollectionRef, Estimate, EventBatch, EventStream, Fetched, Found, OplogWindow, Scan, ScanBatch, ScanRange, Source, StartAt};
 use crate::{
     error::{Error, Result},
-    model::{Bound, ClusterTime, CollectionInfo, CollectionUuid, DocumentKey, IndexSpec, Sharded},
-    mongo::{Cluster, Topology, listing},
+    model::{Bound, ClusterTime, CollectionInfo, CollectionUuid, Distributed, DocumentKey, IndexSpec, Namespace, Sharded},
+    mongo::{Cluster, Topology, listing, sharding},
 };
 use fetch::ReadAt;
 use identity::Identity;
@@ -195,6 +195,9 @@ impl Source for MongoSource {
 
     async fn is_sharded(&self) -> Result<bool> {
         self.sharded().await
+    }
+    async fn distribution(&self) -> Result<Option<BTreeMap<Namespace, Distributed>>> {
+        Ok(if self.sharded().await? { Some(sharding::distribution(&self.cluster).await?) } else { None })
     }
     async fn operation_time(&self) -> Result<ClusterTime> {
         if self.sharded().await? { sharded::operation_time(&self.cluster).await } else { self.cluster.operation_time().await }

@@ -98,10 +98,8 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
         let tail = self.tail;
         let listed = tail.source.collections().await?.into_iter().find(|c| c.uuid == Some(uuid));
         let Some(info) = listed else {
-            // Dropped since; the stream will tell, and until then its events mean nothing.
-            let gone =
-                CollectionInfo { ns: ns.clone(), uuid: Some(uuid), kind: CollectionKind::Collection, options: RawDocumentBuf::new() };
-            self.save(&tail.catalog.add(Entry::new(&gone, tail.selection.target_of(ns), State::Dropped, self.time))).await?;
+            // Dropped since; the stream will tell.
+            self.note_gone(ns, uuid).await?;
             return Ok(Brought::Nothing);
         };
         let mut entry = Entry::new(&info, tail.selection.target_of(ns), State::Wanted, self.time);
@@ -115,6 +113,13 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
         }
         tracing::info!(%ns, "copying what the change stream did not tell");
         self.make(entry).await
+    }
+
+    /// Takes note of a collection whose events mean nothing.
+    pub(super) async fn note_gone(&self, ns: &Namespace, uuid: CollectionUuid) -> Result<()> {
+        let tail = self.tail;
+        let gone = CollectionInfo { ns: ns.clone(), uuid: Some(uuid), kind: CollectionKind::Collection, options: RawDocumentBuf::new() };
+        self.save(&tail.catalog.add(Entry::new(&gone, tail.selection.target_of(ns), State::Dropped, self.time))).await
     }
 
     /// What has a name on the target and is not in the catalog is left from a creation that a crash cut short, and

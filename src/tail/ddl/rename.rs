@@ -20,7 +20,13 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
         dropped: Option<CollectionUuid>,
     ) -> Result<Brought> {
         let uuid = uuid.ok_or_else(|| Error::Bug("a rename event without `collectionUUID`".into()))?;
-        let Some(collection) = self.tail.catalog.find(uuid) else {
+        let known = self.tail.catalog.find(uuid);
+        // One that had left the selection a moment ago may come back.
+        let is_back = known.as_ref().is_some_and(|known| {
+            let entry = known.entry();
+            entry.state == State::Dropped && entry.known_at < self.time
+        });
+        let Some(collection) = known.filter(|_| !is_back) else {
             if let Some(old) = dropped {
                 self.drop_collection(old).await?;
             }
@@ -30,6 +36,10 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
             if self.sharded {
                 self.superseded(from).await?;
                 self.superseded(to).await?;
+            }
+            if is_back {
+                self.tail.store.forget(&[uuid]).await?;
+                self.tail.parity.forget(uuid);
             }
             return self.take_in(to, uuid).await;
         };

@@ -29,10 +29,16 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
         }
     }
 
-    /// A write came of a collection that nothing was told of. It has the place of the one that is known under its name.
+    /// A write came of a collection that nothing was told of. It has the place of the one that is known under its name, or has
+    /// lost it to that one: two that came one after the other while nobody followed, of which the drop before them both took in the
+    /// later. Then the writes to the earlier mean nothing, until it is perhaps renamed.
     pub(in crate::tail) async fn appeared(&self, ns: &Namespace, uuid: CollectionUuid) -> Result<Brought> {
         self.superseded(ns).await?;
-        if self.holder(ns).is_some() {
+        if self.holder(ns).is_none() {
+            return self.take_in(ns, uuid).await;
+        }
+        let listed = self.tail.source.collections().await?;
+        if listed.iter().any(|c| c.ns == *ns && c.uuid == Some(uuid)) {
             return Err(Error::Unsupported {
                 what: "a write to a second collection of that name".into(),
                 ns: Some(ns.to_string()),
@@ -40,7 +46,9 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
                     .into(),
             });
         }
-        self.take_in(ns, uuid).await
+        tracing::info!(%ns, "has lost its name to a collection that is known already");
+        self.note_gone(ns, uuid).await?;
+        Ok(Brought::Nothing)
     }
 
     /// Drops what is known under a name if it is nowhere on the source, which the stream did not tell.

@@ -12,7 +12,7 @@ use super::{Applied, IndexChange, Inserted, Statement, Target, TargetCollection}
 use crate::{
     error::Result,
     model::{Batch, CollectionInfo, CollectionUuid, IndexSpec, Namespace, ShardKey},
-    mongo::{Cluster, Topology, listing},
+    mongo::{Cluster, Topology, listing, sharding},
 };
 use bson::RawDocument;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -66,7 +66,8 @@ impl MongoTarget {
     /// As classified.
     pub async fn shard_keys(&self) -> Result<Arc<BTreeMap<Namespace, ShardKey>>> {
         let sharded = self.cluster.topology().await? == Topology::Sharded;
-        Ok(if sharded { Arc::new(sharded::shard_keys(&self.cluster).await?) } else { Arc::default() })
+        let rows = if sharded { sharding::collections(&self.cluster).await? } else { Vec::new() };
+        Ok(Arc::new(rows.into_iter().map(|row| (row.ns, row.key)).collect()))
     }
 
     /// Spreads databases that are not there yet over the shards, by the bytes that will come to each. Nothing on a replica set.

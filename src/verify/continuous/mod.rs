@@ -75,6 +75,8 @@ struct Known {
     /// Mismatches for which there was no room in a range.
     overflow: BTreeMap<PartitionId, u64>,
     structure: Vec<Difference>,
+    /// Shard keys and zones that differ.
+    sharding: Vec<Difference>,
     keys_at: Option<Instant>,
     found_at: Option<Instant>,
     structure_at: Option<Instant>,
@@ -179,16 +181,13 @@ impl<A: Source, B: Source, C: Store> Prover<A, B, C> {
 
     /// What is known by now, for status, gates and metrics.
     fn show(&self, known: &Known) {
-        let listed = |collection, d: &Difference| Listed {
-            collection,
-            key: d.key.clone(),
-            difference: PersistentDifference {
-                ns: d.ns.to_string(),
-                kind: d.kind.label().into(),
-                id: d.id.clone(),
-                detail: d.detail.clone(),
-            },
+        let shown = |d: &Difference| PersistentDifference {
+            ns: d.ns.to_string(),
+            kind: d.kind.label().into(),
+            id: d.id.clone(),
+            detail: d.detail.clone(),
         };
+        let listed = |collection, d: &Difference| Listed { collection, key: d.key.clone(), difference: shown(d) };
         let living = self.catalog.living();
         let by_name = |d: &Difference| living.iter().find(|c| c.entry().ns == d.ns).map(|c| c.uuid());
         let structure = known.structure.iter().map(|d| listed(by_name(d), d));
@@ -198,6 +197,7 @@ impl<A: Source, B: Source, C: Store> Prover<A, B, C> {
             *unlisted.entry(range.collection).or_default() += n;
         }
         self.parity.show_differences(structure.chain(documents).collect(), unlisted);
+        self.parity.show_warnings(known.sharding.iter().map(shown).collect());
         self.parity.show_failure(None);
         let count =
             |kinds: &[DifferenceKind]| known.found.values().chain(&known.structure).filter(|d| kinds.contains(&d.kind)).count() as u64;

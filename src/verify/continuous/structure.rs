@@ -6,7 +6,7 @@ use crate::{
     error::Result,
     model::{ClusterTime, UnfinishedIndex, index_title},
     source::Source,
-    verify::{Settings, report::Difference, survey::survey},
+    verify::{Settings, report::Difference, sharding::sharding, survey::survey},
 };
 use std::sync::PoisonError;
 use tokio::time::Instant;
@@ -35,10 +35,12 @@ impl<A: Source, B: Source, C: Store> Prover<A, B, C> {
         // An index that came meanwhile is being built.
         let unfinished = unfinished();
         let is_built = |d: &Difference| d.part.as_ref().is_none_or(|name| !unfinished.contains(&index_title(d.ns.as_str(), name)));
+        let sharding = sharding(both, &found.pairs, &settings, round.settle, round.stop).await?.unwrap_or_default();
         let now = found.differences.into_iter().map(|(d, _)| d).filter(is_built).collect();
-        let before = std::mem::replace(&mut known.structure, now);
-        for d in &mut known.structure {
-            self.findings.mended.tell(d);
+        let mut before = std::mem::replace(&mut known.structure, now);
+        before.append(&mut std::mem::replace(&mut known.sharding, sharding));
+        known.structure.iter_mut().for_each(|d| self.findings.mended.tell(d));
+        for d in known.structure.iter().chain(&known.sharding) {
             // Once: it may be looked at for weeks.
             if !before.iter().any(|b| (&b.ns, b.kind, &b.detail) == (&d.ns, d.kind, &d.detail)) {
                 tracing::warn!(ns = %d.ns, kind = d.kind.label(), detail = d.detail, "source and target differ in structure");

@@ -7,9 +7,9 @@ use super::{
 use crate::{
     error::{Error, Result},
     model::{Distribution, IndexSpec, Namespace, ShardKey, Sharded, raw},
-    mongo::{Cluster, listing},
+    mongo::{Cluster, listing, sharding},
 };
-use bson::{RawDocumentBuf, doc, rawdoc};
+use bson::{doc, rawdoc};
 use std::collections::BTreeMap;
 
 /// A shard that takes data.
@@ -23,9 +23,8 @@ pub(crate) async fn shards(cluster: &Cluster) -> Result<Vec<Shard>> {
 
 /// Gives each database that is not there yet a primary shard, so that about the same number of bytes comes to each.
 pub(crate) async fn place(cluster: &Cluster, databases: &[(String, u64)]) -> Result<()> {
-    let there = rows(cluster, "databases", rawdoc! {"find": "databases"}).await?;
-    let there: Vec<&str> = there.iter().filter_map(|d| raw::get(d, "_id")?.str()).collect();
-    let new: Vec<(String, u64)> = databases.iter().filter(|(name, _)| !there.contains(&name.as_str())).cloned().collect();
+    let there = sharding::databases(cluster).await?;
+    let new: Vec<(String, u64)> = databases.iter().filter(|(name, _)| !there.contains(name)).cloned().collect();
     for (database, Shard(shard)) in spread(new, &shards(cluster).await?) {
         let command = doc! {"enableSharding": &database, "primaryShard": &shard};
         cluster.run("admin", &format!("making the database `{database}`"), &command).await?;
@@ -98,33 +97,21 @@ fn supporting(key: &ShardKey) -> IndexSpec {
 /// Moves chunks so that neighbours lie on different shards of their zone: the copy reads in some order of the keys, too.
 async fn go_round(cluster: &Cluster, ns: &Namespace) -> Result<()> {
     let (members, ranges) = (Members::of(cluster).await?, Ranges::of(cluster, ns).await?);
-    let named = rows(cluster, "collections", rawdoc! {"find": "collections", "filter": {"_id": ns.as_str()}}).await?;
-    let uuid = named.first().and_then(|c| raw::get(c, "uuid")).filter(|e| e.tag == raw::tag::BINARY);
-    let Some(uuid) = uuid else { return Ok(()) };
-    let mut find = raw::Builder::default();
-    find.str("find", "chunks").begin("filter").element(uuid).end().begin("sort").i32("min", 1).end();
-    let chunks = rows(cluster, "chunks", find.finish()).await?;
+    let Some(row) = sharding::named(cluster, ns).await? else { return Ok(()) };
     let mut zone = None;
-    for (n, chunk) in chunks.iter().enumerate() {
-        let bound = |name: &str| raw::get(chunk, name).and_then(|e| e.document());
-        let (Some(min), Some(max)) = (bound("min"), bound("max")) else { continue };
-        zone = ranges.at(min, zone);
+    for (n, chunk) in sharding::chunks(cluster, row.uuid).await?.iter().enumerate() {
+        zone = ranges.at(&chunk.min, zone);
         let Some(Shard(to)) = members.allowed(zone).iter().cycle().nth(n) else { continue };
-        if raw::get(chunk, "shard").and_then(|e| e.str()) == Some(to) {
+        if chunk.shard == *to {
             continue;
         }
         let mut b = raw::Builder::default();
-        b.str("moveChunk", ns.as_str()).begin_array("bounds").doc("0", min).doc("1", max).end().str("to", to);
+        b.str("moveChunk", ns.as_str()).begin_array("bounds").doc("0", &chunk.min).doc("1", &chunk.max).end().str("to", to);
         // What it leaves behind on its shard would be in the way of documents that come back there.
         b.bool("_waitForDelete", true);
         cluster.run_raw("admin", &format!("moving a chunk of `{ns}`"), &b.finish()).await?;
     }
     Ok(())
-}
-
-pub(super) async fn rows(cluster: &Cluster, what: &str, command: RawDocumentBuf) -> Result<Vec<RawDocumentBuf>> {
-    let doing = format!("reading the cluster's {what}");
-    listing::found(cluster, "config", &doing, &command).await
 }
 
 #[cfg(test)]

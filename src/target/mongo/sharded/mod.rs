@@ -13,9 +13,9 @@ pub use zones::{Members, Place};
 use crate::{
     error::Result,
     model::{CollectionUuid, Namespace, ShardKey, Sharded, collated, raw},
-    mongo::{Cluster, listing},
+    mongo::{Cluster, sharding},
 };
-use bson::{RawDocument, RawDocumentBuf, rawdoc};
+use bson::RawDocument;
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, PoisonError},
@@ -48,7 +48,7 @@ impl Sharding {
         if let Some(known) = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&uuid) {
             return Ok(known.clone());
         }
-        let key = key_of(cluster, uuid).await?.map(Arc::new);
+        let key = sharding::collection(cluster, uuid).await?.map(|row| Arc::new(row.key));
         self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(uuid, key.clone());
         Ok(key)
     }
@@ -59,31 +59,8 @@ impl Sharding {
     }
 }
 
-async fn key_of(cluster: &Cluster, uuid: CollectionUuid) -> Result<Option<ShardKey>> {
-    let uuid = bson::Binary { subtype: bson::spec::BinarySubtype::Uuid, bytes: uuid.0.to_vec() };
-    Ok(keys(cluster, rawdoc! {"uuid": uuid}).await?.into_iter().next().map(|(_, key)| key))
-}
-
-/// Those of all sharded collections.
-pub(crate) async fn shard_keys(cluster: &Cluster) -> Result<BTreeMap<Namespace, ShardKey>> {
-    Ok(keys(cluster, rawdoc! {}).await?.into_iter().collect())
-}
-
 /// Whether what is made with these options can be sharded: what had the name before it could.
 pub(crate) fn can_be(options: &RawDocument) -> bool {
     let has = |option: &str| raw::get(options, option).is_some_and(|e| e.bool() != Some(false));
     !has("capped") && !has("viewOn") && !has("timeseries") && !collated(options)
-}
-
-/// From the cluster's own catalog.
-async fn keys(cluster: &Cluster, filter: RawDocumentBuf) -> Result<Vec<(Namespace, ShardKey)>> {
-    let command = rawdoc! {"find": "collections", "filter": filter, "readConcern": {"level": "majority"}};
-    let found = listing::found(cluster, "config", "asking for shard keys", &command).await?;
-    // An unsharded collection may stand there, too, from 8.0 on.
-    let sharded = found.iter().filter(|c| raw::get(c, "unsplittable").and_then(|e| e.bool()) != Some(true));
-    let key = |c: &RawDocumentBuf| {
-        let pattern = raw::get(c, "key")?.document()?;
-        Some((Namespace::parse(raw::get(c, "_id")?.str()?)?, ShardKey::of(pattern)?))
-    };
-    Ok(sharded.filter_map(key).collect())
 }

@@ -1,10 +1,10 @@
 //! Zones: carried over where the target has shards for them, and kept to when chunks are spread.
 
-use super::layout::{Shard, rows};
+use super::layout::Shard;
 use crate::{
     error::{Error, Result},
-    model::{Namespace, Zone, raw},
-    mongo::Cluster,
+    model::{Namespace, Zone},
+    mongo::{Cluster, sharding},
 };
 use bson::{RawDocumentBuf, doc, rawdoc};
 use std::collections::BTreeMap;
@@ -32,16 +32,11 @@ impl Members {
     /// As the target has them now, save shards that are being drained.
     pub(crate) async fn of(cluster: &Cluster) -> Result<Self> {
         let mut found = Self::default();
-        for shard in rows(cluster, "shards", rawdoc! {"find": "shards", "sort": {"_id": 1}}).await? {
-            let Some(name) = raw::get(&shard, "_id").and_then(|e| e.str()).map(|name| Shard(name.to_owned())) else { continue };
-            if raw::get(&shard, "draining").and_then(|e| e.bool()) == Some(true) {
-                continue;
+        for shard in sharding::shards(cluster).await?.into_iter().filter(|shard| !shard.draining) {
+            for zone in shard.zones {
+                found.zones.entry(zone).or_default().push(Shard(shard.name.clone()));
             }
-            let tags = raw::get(&shard, "tags").and_then(|e| e.document());
-            for zone in tags.into_iter().flat_map(raw::elements).filter_map(|e| e.str()) {
-                found.zones.entry(zone.to_owned()).or_default().push(name.clone());
-            }
-            found.all.push(name);
+            found.all.push(Shard(shard.name));
         }
         Ok(found)
     }
@@ -99,12 +94,8 @@ pub(super) struct Ranges(Vec<(RawDocumentBuf, RawDocumentBuf, String)>);
 
 impl Ranges {
     pub(super) async fn of(cluster: &Cluster, ns: &Namespace) -> Result<Self> {
-        let find = rawdoc! {"find": "tags", "filter": {"ns": ns.as_str()}};
-        let range = |row: RawDocumentBuf| {
-            let bound = |field| raw::get(&row, field).and_then(|e| e.document()).map(raw::owned);
-            Some((bound("min")?, bound("max")?, raw::get(&row, "tag")?.str()?.to_owned()))
-        };
-        Ok(Self(rows(cluster, "zones", find).await?.into_iter().filter_map(range).collect()))
+        let zones = sharding::zones(cluster).await?.remove(ns).unwrap_or_default();
+        Ok(Self(zones.into_iter().map(|zone| (zone.min, zone.max, zone.name)).collect()))
     }
 
     /// The zone of a chunk, told its lower end; `within` is that of the chunk before it.

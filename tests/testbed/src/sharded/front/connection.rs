@@ -13,6 +13,7 @@ use super::access::Login;
 use super::cluster::Cluster;
 use super::command::Command;
 use super::failure::Failure;
+use super::metadata;
 use super::wire::{self, Message};
 
 /// What servers tell each other or a router, and what the front says in their place.
@@ -42,10 +43,11 @@ async fn talk(client: TcpStream, cluster: Rc<Cluster>, number: usize) {
     static NEXT: AtomicI32 = AtomicI32::new(1);
     let _ = client.set_nodelay(true);
     let mut client = BufReader::new(client);
-    let mut login = Login::default();
+    let (mut login, mut greeted) = (Login::default(), None);
     while let Ok(Some(message)) = wire::read(&mut client).await {
+        greeted = greeted.or_else(|| metadata::of_greeting(&message.body));
         let (id, legacy, unanswered) = (message.id, message.legacy, message.unanswered);
-        let answer = answer(&cluster, number, &mut login, message).await;
+        let answer = metadata::on_behalf_of(greeted.clone(), answer(&cluster, number, &mut login, message)).await;
         if unanswered {
             continue;
         }

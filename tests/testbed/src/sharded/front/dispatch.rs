@@ -80,6 +80,7 @@ impl Cluster {
             "setFeatureCompatibilityVersion" => self.on_server(&self.config, command).await,
 
             "appendOplogNote" => self.append_oplog_note(command).await,
+            "killOp" => self.kill_operation(command).await,
             "serverStatus" => self.server_status(client, command).await,
             "buildInfo" | "buildinfo" | "hostInfo" | "getParameter" | "connectionStatus" | "whatsmyuri" | "getCmdLineOpts" | "getLog" => {
                 self.on_server(&self.router(client)?, command).await
@@ -99,6 +100,14 @@ impl Cluster {
             "localTime": DateTime::now(), "logicalSessionTimeoutMinutes": 30, "connectionId": client as i32,
             "minWireVersion": 0, "maxWireVersion": self.wire_version.load(Ordering::Relaxed), "readOnly": false, "ok": 1.0,
         }
+    }
+
+    /// Operations are `shard:number` to a router's clients.
+    async fn kill_operation(&self, command: &Command) -> Answer {
+        let operation = command.body.get_str("op")?;
+        let parts = operation.split_once(':').and_then(|(shard, number)| Some((shard, number.parse::<i64>().ok()?)));
+        let (shard, number) = parts.ok_or_else(|| Failure::new(Code::BadValue, format!("{operation:?} is no operation of a shard")))?;
+        self.shard(shard)?.command("admin", &doc! { "killOp": 1, "op": number }).await
     }
 
     fn end_sessions(&self, command: &Command) -> RawDocumentBuf {

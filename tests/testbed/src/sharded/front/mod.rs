@@ -21,6 +21,7 @@ mod dispatch;
 mod failure;
 mod find_and_modify;
 mod keys;
+mod metadata;
 mod placement;
 mod privileges;
 mod reads;

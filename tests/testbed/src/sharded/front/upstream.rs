@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::clock::Clock;
 use super::failure::{Answer, Code, Failure, is_ok};
+use super::metadata;
 use super::scram::Key;
 use super::wire::{self, Sequence};
 
@@ -75,6 +76,7 @@ impl Upstream {
     /// first has surely done nothing. When the connection ends, nobody knows what was done: an error.
     pub async fn send(&self, mut body: RawDocumentBuf, sequences: &[Sequence]) -> Answer {
         self.clock.tell(&mut body);
+        metadata::tell(&mut body);
         let bytes = wire::encode(1, 0, &body, sequences);
         let deadline = Instant::now() + PRIMARY_TIMEOUT;
         loop {
