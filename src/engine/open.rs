@@ -70,7 +70,8 @@ pub(super) async fn open(
     let mut clusters = Clusters { source: clusters.source.clone().with_raw_diffs(raw_diffs), ..clusters.clone() };
     if inspected.target == Topology::Sharded {
         let split = inspected.record.as_ref().is_none_or(|record| record.phase == Phase::Planned);
-        clusters.target = clusters.target.clone().sharded(Sharding::new(layout::sharded(config, &clusters, split).await?));
+        let wanted = layout::sharded(config, &clusters, split).await?;
+        clusters.target = clusters.target.clone().sharded(Sharding::new(wanted, config.shard.keys().cloned().collect()));
     }
     if let Some(former) = former {
         still_reached(former, &clusters).await?;

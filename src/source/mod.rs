@@ -9,7 +9,9 @@ pub mod mongo;
 
 use crate::{
     error::Result,
-    model::{Bound, ChangeEvent, ClusterTime, CollectionInfo, CollectionUuid, Distributed, DocumentKey, IndexSpec, Namespace, Position},
+    model::{
+        Bound, ChangeEvent, ClusterTime, CollectionInfo, CollectionUuid, Distributed, DocumentKey, IndexSpec, Namespace, Position, Sharded,
+    },
 };
 use bson::RawDocumentBuf;
 use std::{collections::BTreeMap, time::Duration};
@@ -153,6 +155,10 @@ pub trait Source: Clone + Send + Sync + 'static {
     fn is_sharded(&self) -> impl Future<Output = Result<bool>> + Send;
     /// How its collections are distributed, by their names; `None` where it is no sharded cluster.
     fn distribution(&self) -> impl Future<Output = Result<Option<BTreeMap<Namespace, Distributed>>>> + Send;
+    /// How one collection is distributed now, for a target that is to do the same; `None` where it lies on one shard, or is gone.
+    fn layout_of(&self, _uuid: CollectionUuid) -> impl Future<Output = Result<Option<Sharded>>> + Send {
+        std::future::ready(Ok(None))
+    }
     /// The newest time of the cluster.
     fn operation_time(&self) -> impl Future<Output = Result<ClusterTime>> + Send;
     /// The ends of the oplog; `None` where it cannot be asked for.

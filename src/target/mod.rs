@@ -13,7 +13,7 @@ pub use series::{bucket_span, make, mixed_schema, names};
 
 use crate::{
     error::Result,
-    model::{Batch, CollectionInfo, CollectionUuid, DocumentKey, IndexSpec, Namespace},
+    model::{Batch, CollectionInfo, CollectionUuid, DocumentKey, IndexSpec, Namespace, Sharded},
 };
 use bson::{RawDocument, RawDocumentBuf};
 use std::time::Duration;
@@ -102,11 +102,17 @@ pub trait Target: Clone + Send + Sync + 'static {
     fn lookup(&self, ns: &Namespace) -> impl Future<Output = Result<Option<CollectionInfo>>> + Send;
     /// Whether a name stands for something that holds a document; a view holds none.
     fn holds_documents(&self, ns: &Namespace) -> impl Future<Output = Result<bool>> + Send;
+    /// How the collection is to be distributed that is made next under this name; one shard, where nothing is told of it.
+    fn lay_out(&self, _ns: &Namespace, _how: Option<Sharded>) {}
     /// Makes a collection or view with these options; gives its identity, which a view has not.
     fn create(&self, ns: &Namespace, options: &RawDocument) -> impl Future<Output = Result<Option<CollectionUuid>>> + Send;
     /// Drops a collection or view; nothing where it is gone, or where the name is another collection's than the one
     /// that `uuid` names.
     fn drop_collection(&self, ns: &Namespace, uuid: Option<CollectionUuid>) -> impl Future<Output = Result<()>> + Send;
+    /// Whether [`Target::rename`] may lead to another database.
+    fn renames_across_databases(&self) -> bool {
+        true
+    }
     /// Gives a collection another name, which must be free.
     fn rename(&self, from: &TargetCollection, to: &Namespace) -> impl Future<Output = Result<()>> + Send;
     /// `collMod` with these options; of a view, and of a time series by its own name, without `uuid`.

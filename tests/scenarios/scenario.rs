@@ -46,6 +46,18 @@ struct Written {
     #[serde(default)]
     rename: BTreeMap<String, String>,
     halt: Option<Halt>,
+    #[serde(default)]
+    clusters: OnClusters,
+}
+
+/// What is different between sharded clusters.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OnClusters {
+    /// Why its collections are not sharded there.
+    unsharded: Option<String>,
+    /// Why it is not played there at all.
+    none: Option<String>,
 }
 
 /// One scenario. Everything it touches lies in databases called `{name}` or `{name}-…`.
@@ -63,6 +75,10 @@ pub struct Scenario {
     pub rename: BTreeMap<String, String>,
     /// Instead of parity.
     pub halt: Option<Halt>,
+    /// Whether its collections are sharded where it is played on sharded clusters.
+    pub sharded: bool,
+    /// Why it is not played on sharded clusters.
+    pub not_on_clusters: Option<String>,
 }
 
 impl Scenario {
@@ -90,6 +106,8 @@ impl Scenario {
             pending: written.pending,
             rename: written.rename.into_iter().map(|(from, to)| (own(from), own(to))).collect(),
             halt: written.halt,
+            sharded: written.clusters.unsharded.is_none(),
+            not_on_clusters: written.clusters.none,
             name,
         })
     }

@@ -155,11 +155,11 @@ impl MongoSource {
 /// A stream that shows everything, by itself or by watching.
 pub enum Followed {
     /// Of a server from 6.0 on.
-    Expanded(Box<Swept>),
+    Expanded(Box<Swept<MongoStream>>),
     /// Of an older one.
     Watched(Box<Watched>),
     /// Of a router.
-    Sharded(Box<ShardedStream>),
+    Sharded(Box<Swept<ShardedStream>>),
 }
 
 /// A scan of what is on one replica set, or on several.
@@ -199,6 +199,9 @@ impl Source for MongoSource {
     async fn distribution(&self) -> Result<Option<BTreeMap<Namespace, Distributed>>> {
         Ok(if self.sharded().await? { Some(sharding::distribution(&self.cluster).await?) } else { None })
     }
+    async fn layout_of(&self, uuid: CollectionUuid) -> Result<Option<Sharded>> {
+        if self.sharded().await? { sharded::layout_of(&self.cluster, uuid).await } else { Ok(None) }
+    }
     async fn operation_time(&self) -> Result<ClusterTime> {
         if self.sharded().await? { sharded::operation_time(&self.cluster).await } else { self.cluster.operation_time().await }
     }
@@ -207,13 +210,17 @@ impl Source for MongoSource {
     }
     async fn stream(&self, from: StartAt) -> Result<Followed> {
         let stream = MongoStream::open(self.cluster.clone(), from.clone(), self.raw_diffs).await?;
+        let cluster = self.cluster.clone();
         Ok(match (stream.shows(), self.sharded().await?) {
             (Shows::Everything { .. }, false) => {
-                Followed::Expanded(Box::new(Swept::over(stream, self.cluster.clone(), &self.known, self.asked.clone())))
+                Followed::Expanded(Box::new(Swept::over(stream, cluster, &self.known, self.asked.clone())))
             }
-            (Shows::Everything { .. }, true) => Followed::Sharded(Box::new(ShardedStream::over(stream, self.cluster.clone(), &self.known))),
+            (Shows::Everything { .. }, true) => {
+                let stream = ShardedStream::over(stream, cluster.clone(), &self.known);
+                Followed::Sharded(Box::new(Swept::over(stream, cluster, &self.known, self.asked.clone())))
+            }
             (Shows::Documents, false) => {
-                Followed::Watched(Box::new(Watched::over(stream, self.cluster.clone(), &from, &self.known, self.asked.clone())))
+                Followed::Watched(Box::new(Watched::over(stream, cluster, &from, &self.known, self.asked.clone())))
             }
             (Shows::Documents, true) => {
                 return Err(Error::UnfitCluster {
@@ -239,7 +246,7 @@ impl Source for MongoSource {
     async fn scan(&self, of: &CollectionRef, range: ScanRange) -> Result<Found<Read>> {
         let (cluster, by, on) = (&self.cluster, self.identity().await?, self.read_preference.clone());
         // In insertion order there is one shard, one node, and no key to go on behind.
-        Ok(if self.sharded().await? && !range.natural {
+        Ok(if self.sharded().await? && !range.natural && !sharded::is_capped(cluster, of).await? {
             match SnapshotScan::open(cluster, by, on, of, range).await? {
                 Found::Here(scan) => Found::Here(Read::Snapshot(Box::new(scan))),
                 Found::Gone => Found::Gone,

@@ -56,6 +56,9 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
     /// Makes a collection on the target, and has the documents copied that the stream does not tell.
     async fn make(&self, mut entry: Entry) -> Result<Brought> {
         self.make_room(&entry.target).await?;
+        if self.sharded {
+            self.tail.target.lay_out(&entry.target, self.tail.source.layout_of(entry.uuid).await?);
+        }
         entry.target_uuid = target::make(&self.tail.target, &entry.target, &entry.options).await?;
         let (tail, state) = (self.tail, entry.state);
         let collection = tail.catalog.add(entry);

@@ -33,18 +33,20 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
             if !self.tail.selection.takes(to) || self.listed_later() {
                 return Ok(Brought::Nothing);
             }
-            if self.sharded {
-                self.superseded(from).await?;
-                self.superseded(to).await?;
-            }
             if is_back {
                 self.tail.store.forget(&[uuid]).await?;
                 self.tail.parity.forget(uuid);
             }
-            return self.take_in(to, uuid).await;
+            if !self.sharded {
+                return self.take_in(to, uuid).await;
+            }
+            self.superseded(from).await?;
+            return self.appeared(to, uuid).await;
         };
         self.rename_known(&collection, from, to, dropped).await?;
-        Ok(Brought::Nothing)
+        // What could not be renamed comes back under its new name.
+        let is_gone = collection.entry().state == State::Dropped && collection.entry().known_at < self.time;
+        if is_gone { Box::pin(self.rename(from, to, Some(uuid), None)).await } else { Ok(Brought::Nothing) }
     }
 
     async fn rename_known(
@@ -83,11 +85,30 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
         if self.holder(to).is_some() {
             return if self.listed_later() {
                 Ok(())
+            } else if self.sharded {
+                // See `succession`: it has the name for a while only, and is taken in again where it goes from there.
+                self.remove(collection).await
             } else {
                 Err(Error::Bug(format!("a collection was renamed to `{to}`, which another one is")))
             };
         }
+        let (now, then) = (collection.entry().target.clone(), self.tail.selection.target_of(to));
+        if now.db() != then.db() && !self.tail.target.renames_across_databases() {
+            return self.give_up(collection).await;
+        }
         self.move_on_target(collection, to).await
+    }
+
+    /// Drops a collection on the target that is to be copied again. Noted first, and without the time: a replay behind a crash is to
+    /// find that it comes back.
+    async fn give_up(&self, collection: &Collection) -> Result<()> {
+        let _alone = collection.gate.write().await;
+        let _no_builds = self.without_builds(collection).await?;
+        let Some(now) = collection.on_target() else { return Ok(()) };
+        collection.entry_mut().state = State::Dropped;
+        self.save(collection).await?;
+        self.tail.race.end(collection.uuid());
+        self.tail.target.drop_collection(&now.ns, Some(now.uuid)).await
     }
 
     async fn move_on_target(&self, collection: &Arc<Collection>, to: &Namespace) -> Result<()> {

@@ -6,11 +6,14 @@
 //! 6.0.5); the source's stream notices it and tells of a drop. Either way what counts is what the source has under the name
 //! now: it is copied anew, as a collection is that was renamed into the selection. So a document that the server lost or
 //! changed on its way is as the source has it.
+//!
+//! So a collection may have a name here before the stream comes to that: of several that are dropped and made again under one
+//! name while nobody follows, the last one is taken in when the first is dropped.
 
 use super::{Brought, Change};
 use crate::{
     checkpoint::Store,
-    error::{Error, Result},
+    error::Result,
     model::{CollectionUuid, Namespace},
     source::Source,
     target::Target,
@@ -29,22 +32,13 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
         }
     }
 
-    /// A write came of a collection that nothing was told of. It has the place of the one that is known under its name, or has
-    /// lost it to that one: two that came one after the other while nobody followed, of which the drop before them both took in the
-    /// later. Then the writes to the earlier mean nothing, until it is perhaps renamed.
+    /// A collection that the catalog does not know has a name now, as a write or a rename tells. It has the place of the one that
+    /// is known under it; where that one is somewhere on the source, it got the name early, and this one had it for a while
+    /// only: what is told of it means nothing, until it is perhaps renamed.
     pub(in crate::tail) async fn appeared(&self, ns: &Namespace, uuid: CollectionUuid) -> Result<Brought> {
         self.superseded(ns).await?;
         if self.holder(ns).is_none() {
             return self.take_in(ns, uuid).await;
-        }
-        let listed = self.tail.source.collections().await?;
-        if listed.iter().any(|c| c.ns == *ns && c.uuid == Some(uuid)) {
-            return Err(Error::Unsupported {
-                what: "a write to a second collection of that name".into(),
-                ns: Some(ns.to_string()),
-                hint: "a `movePrimary` is under way or was aborted: wait for its end, see that the collection is on one shard only, and start again"
-                    .into(),
-            });
         }
         tracing::info!(%ns, "has lost its name to a collection that is known already");
         self.note_gone(ns, uuid).await?;

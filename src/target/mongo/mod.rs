@@ -11,7 +11,7 @@ pub use sharded::{Members, Place, Shard, Sharding};
 use super::{Applied, IndexChange, Inserted, Statement, Target, TargetCollection};
 use crate::{
     error::Result,
-    model::{Batch, CollectionInfo, CollectionUuid, IndexSpec, Namespace, ShardKey},
+    model::{Batch, CollectionInfo, CollectionUuid, IndexSpec, Namespace, ShardKey, Sharded},
     mongo::{Cluster, Topology, listing, sharding},
 };
 use bson::RawDocument;
@@ -91,7 +91,7 @@ impl MongoTarget {
         if let Some(how) = sharding.wanted(ns)
             && let Some(uuid) = self.lookup(ns).await?.and_then(|c| c.uuid)
         {
-            sharded::shard(&self.cluster, &TargetCollection { ns: ns.clone(), uuid }, how).await?;
+            sharded::shard(&self.cluster, &TargetCollection { ns: ns.clone(), uuid }, &how).await?;
         }
         sharding.forget();
         Ok(())
@@ -144,6 +144,11 @@ impl Target for MongoTarget {
     async fn holds_documents(&self, ns: &Namespace) -> Result<bool> {
         ddl::holds_documents(&self.cluster, ns).await
     }
+    fn lay_out(&self, ns: &Namespace, how: Option<Sharded>) {
+        if let Some(sharding) = &self.sharding {
+            sharding.lay_out(ns, how);
+        }
+    }
     async fn create(&self, ns: &Namespace, options: &RawDocument) -> Result<Option<CollectionUuid>> {
         ddl::create(&self.cluster, ns, options).await?;
         if sharded::can_be(options) {
@@ -154,9 +159,21 @@ impl Target for MongoTarget {
     async fn drop_collection(&self, ns: &Namespace, uuid: Option<CollectionUuid>) -> Result<()> {
         ddl::drop_collection(&self.cluster, ns, uuid).await
     }
+    /// Never a sharded collection (code 125, RAN on 6.0.5), others only to a database of the same primary shard.
+    fn renames_across_databases(&self) -> bool {
+        self.sharding.is_none()
+    }
     async fn rename(&self, from: &TargetCollection, to: &Namespace) -> Result<()> {
         ddl::rename(&self.cluster, &from.ns, Some(from.uuid), to, false).await?;
-        self.distribute(to).await
+        // It stays distributed as it is, unless there is a key for the name.
+        match &self.sharding {
+            Some(sharding) if sharding.is_given(to) => self.distribute(to).await,
+            Some(sharding) => {
+                sharding.forget();
+                Ok(())
+            }
+            None => Ok(()),
+        }
     }
     async fn modify(&self, ns: &Namespace, uuid: Option<CollectionUuid>, options: &RawDocument) -> Result<()> {
         ddl::modify(&self.cluster, ns, uuid, options).await

@@ -2,7 +2,7 @@
 
 use crate::{
     error::Result,
-    model::{CollectionUuid, Sharded, raw},
+    model::{CollectionUuid, Namespace, Sharded, Zone, raw},
     mongo::{Cluster, sharding},
 };
 use bson::{RawDocument, RawDocumentBuf};
@@ -12,18 +12,41 @@ use std::collections::BTreeMap;
 /// its chunks where they are ranges of values.
 pub(in crate::source::mongo) async fn layout(cluster: &Cluster) -> Result<BTreeMap<CollectionUuid, Sharded>> {
     let mut found = BTreeMap::new();
-    let mut zones = sharding::zones(cluster).await?;
-    let shards = sharding::shards(cluster).await?;
+    let all = Zoned::of(cluster).await?;
     for collection in sharding::collections(cluster).await? {
-        let key = collection.key;
-        let bounds = if key.is_hashed_first() { Vec::new() } else { bounds(cluster, collection.uuid).await? };
-        let mut zones = zones.remove(&collection.ns).unwrap_or_default();
-        for zone in &mut zones {
-            zone.shards = shards.iter().filter(|shard| shard.zones.contains(&zone.name)).map(|shard| shard.name.clone()).collect();
-        }
-        found.insert(collection.uuid, Sharded { bounds, zones, ..Sharded::by(key) });
+        found.insert(collection.uuid, all.like(cluster, collection).await?);
     }
     Ok(found)
+}
+
+/// As [`layout`], of one; `None` where it is not sharded, or gone.
+pub(in crate::source::mongo) async fn layout_of(cluster: &Cluster, uuid: CollectionUuid) -> Result<Option<Sharded>> {
+    match sharding::collection(cluster, uuid).await? {
+        Some(collection) => Ok(Some(Zoned::of(cluster).await?.like(cluster, collection).await?)),
+        None => Ok(None),
+    }
+}
+
+/// Zones by collections, and the shards that may be in them.
+struct Zoned {
+    zones: BTreeMap<Namespace, Vec<Zone>>,
+    shards: Vec<sharding::Shard>,
+}
+
+impl Zoned {
+    async fn of(cluster: &Cluster) -> Result<Self> {
+        Ok(Self { zones: sharding::zones(cluster).await?, shards: sharding::shards(cluster).await? })
+    }
+
+    async fn like(&self, cluster: &Cluster, collection: sharding::Row) -> Result<Sharded> {
+        let key = collection.key;
+        let bounds = if key.is_hashed_first() { Vec::new() } else { bounds(cluster, collection.uuid).await? };
+        let mut zones = self.zones.get(&collection.ns).cloned().unwrap_or_default();
+        for zone in &mut zones {
+            zone.shards = self.shards.iter().filter(|shard| shard.zones.contains(&zone.name)).map(|shard| shard.name.clone()).collect();
+        }
+        Ok(Sharded { bounds, zones, ..Sharded::by(key) })
+    }
 }
 
 /// Where a chunk begins, but for the first.

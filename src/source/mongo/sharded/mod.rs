@@ -25,6 +25,8 @@
 //! With `sort: {_id: 1}` the router merges the shards' results, so that progress is a key as with a replica set, and two
 //! documents with the same `_id`, which a sharded collection may have, lie side by side and are noticed.
 //!
+//! A capped collection is never sharded, and servers refuse to read one at a cluster time. It is read as that of a replica set.
+//!
 //! # The clock
 //!
 //! A router's `operationTime` is no node's: it is the newest time that it has heard of, which may be older than what another
@@ -42,7 +44,7 @@ mod members;
 mod moved;
 mod scan;
 
-pub(super) use layout::layout;
+pub(super) use layout::{layout, layout_of};
 pub(super) use members::Members;
 pub use moved::ShardedStream;
 pub use scan::SnapshotScan;
@@ -51,10 +53,10 @@ use super::{fetch::ReadAt, identity::Identity};
 use crate::{
     error::{Error, Result},
     model::{ClusterTime, CollectionUuid, DocumentKey, Side},
-    mongo::Cluster,
+    mongo::{Cluster, listing},
     source::{CollectionRef, Fetched, Found},
 };
-use bson::{Binary, Bson, Document, doc, spec::BinarySubtype};
+use bson::{Binary, Bson, Document, doc, rawdoc, spec::BinarySubtype};
 use std::collections::HashSet;
 
 fn binary(uuid: CollectionUuid) -> Binary {
@@ -112,6 +114,12 @@ fn doubled(found: &Found<Fetched>) -> bool {
     let mut seen = HashSet::new();
     let mut keys = fetched.documents.iter().filter_map(|doc| DocumentKey::of(doc));
     !keys.all(|key| seen.insert(key.canonical()))
+}
+
+/// Whether a collection is capped: then it lies on one shard, and is not to be read at a cluster time (code 246, RAN on 6.0.5).
+pub(super) async fn is_capped(cluster: &Cluster, of: &CollectionRef) -> Result<bool> {
+    let filter = rawdoc! {"info.uuid": binary(of.uuid), "options.capped": true};
+    Ok(!listing::matching(cluster, of.ns.db(), filter).await?.is_empty())
 }
 
 /// Where the chunks of a collection are, as one value that changes when any of them moves: the newest version of a chunk.

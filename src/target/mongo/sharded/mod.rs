@@ -17,7 +17,7 @@ use crate::{
 };
 use bson::RawDocument;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -25,22 +25,42 @@ use std::{
 #[derive(Debug, Clone, Default)]
 pub struct Sharding {
     /// By the names on the target.
-    wanted: Arc<BTreeMap<Namespace, Sharded>>,
+    wanted: Arc<Mutex<BTreeMap<Namespace, Sharded>>>,
+    /// Names to which somebody gave a shard key: whatever is called so gets it.
+    given: Arc<BTreeSet<Namespace>>,
     /// Shard keys of collections, by their identity there, as far as they were asked for; `None`: on one shard.
     known: Arc<Mutex<HashMap<CollectionUuid, Option<Arc<ShardKey>>>>>,
 }
 
 impl Sharding {
-    /// Collections of these names are sharded when they are made.
+    /// Collections of these names are sharded when they are made; those `given` also when they are renamed so.
     #[must_use]
-    pub fn new(wanted: BTreeMap<Namespace, Sharded>) -> Self {
-        Self { wanted: Arc::new(wanted), known: Arc::default() }
+    pub fn new(wanted: BTreeMap<Namespace, Sharded>, given: BTreeSet<Namespace>) -> Self {
+        Self { wanted: Arc::new(Mutex::new(wanted)), given: Arc::new(given), known: Arc::default() }
     }
 
     /// How a collection of that name is to be distributed.
     #[must_use]
-    pub fn wanted(&self, ns: &Namespace) -> Option<&Sharded> {
-        self.wanted.get(ns)
+    pub fn wanted(&self, ns: &Namespace) -> Option<Sharded> {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner).get(ns).cloned()
+    }
+
+    /// Whether somebody gave a shard key to the name.
+    #[must_use]
+    pub fn is_given(&self, ns: &Namespace) -> bool {
+        self.given.contains(ns)
+    }
+
+    /// As the source has it now, unless somebody gave a key.
+    pub fn lay_out(&self, ns: &Namespace, how: Option<Sharded>) {
+        if self.is_given(ns) {
+            return;
+        }
+        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        match how {
+            Some(how) => wanted.insert(ns.clone(), how),
+            None => wanted.remove(ns),
+        };
     }
 
     /// By which key a collection is distributed; `None` where it lies on one shard.
