@@ -23,6 +23,7 @@ mod scenarios;
 mod sharded_access;
 mod sharded_both;
 mod sharded_faults;
+mod sharded_rekeyed;
 mod sharded_series;
 mod sharded_source;
 mod sharded_target;

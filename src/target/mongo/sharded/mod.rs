@@ -3,11 +3,13 @@
 
 mod aim;
 mod layout;
+mod resharded;
 mod zones;
 
 pub(crate) use aim::apply;
 pub use layout::Shard;
 pub(crate) use layout::{place, shard, shards};
+pub(crate) use resharded::successor;
 pub use zones::{Members, Place};
 
 use crate::{
@@ -48,20 +50,27 @@ impl Sharding {
         if let Some(known) = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&uuid) {
             return Ok(known.clone());
         }
-        let key = key_of(cluster, uuid).await?.map(Arc::new);
+        let key = resharded::key_of(cluster, uuid).await?.map(Arc::new);
         self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(uuid, key.clone());
         Ok(key)
+    }
+
+    /// Whether a key that a batch was applied by was in force until now. Nothing tells when somebody else refines it, or shards
+    /// what was not: a write that names too little of it goes to several shards without their versions, and may miss its document
+    /// while a chunk moves. To apply a batch again leaves the same.
+    pub(crate) async fn is_still(&self, cluster: &Cluster, uuid: CollectionUuid, by: Option<&ShardKey>) -> Result<bool> {
+        let now = resharded::key_of(cluster, uuid).await?;
+        let same = now.as_ref() == by;
+        if !same {
+            self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(uuid, now.map(Arc::new));
+        }
+        Ok(same)
     }
 
     /// What was known is asked for again: collections were made, renamed or sharded.
     pub(crate) fn forget(&self) {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
-}
-
-async fn key_of(cluster: &Cluster, uuid: CollectionUuid) -> Result<Option<ShardKey>> {
-    let uuid = bson::Binary { subtype: bson::spec::BinarySubtype::Uuid, bytes: uuid.0.to_vec() };
-    Ok(keys(cluster, rawdoc! {"uuid": uuid}).await?.into_iter().next().map(|(_, key)| key))
 }
 
 /// Those of all sharded collections.
