@@ -67,7 +67,8 @@ mod real {
         let keys = ["shop.refined=n:1", "shop.resharded=n:1", "shop.refined_id=_id:1", "shop.by_id=_id:hashed", "shop.idle=n:1"];
         let keys: Vec<&str> = keys.iter().flat_map(|key| ["--shard", key]).chain(["--verbose"]).collect();
         let mut ferry = Ferry::start(&source.uri(), &target.uri(), &keys);
-        ferry.wait_for_phase("tailing").await;
+        // With all indexes, which the new keys need.
+        ferry.wait_until_ready().await;
         let stop = CancellationToken::new();
         let mut writing = JoinSet::new();
         writing.spawn(write(from.clone(), stop.clone()));
