@@ -22,6 +22,7 @@ mod reverse;
 mod scenarios;
 mod sharded_access;
 mod sharded_both;
+mod sharded_check;
 mod sharded_faults;
 mod sharded_rekeyed;
 mod sharded_series;

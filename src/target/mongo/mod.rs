@@ -72,6 +72,20 @@ impl MongoTarget {
         Ok(if sharded { Arc::new(sharded::shard_keys(&self.cluster).await?) } else { Arc::default() })
     }
 
+    /// Whether it is a sharded cluster, as it was told.
+    #[must_use]
+    pub fn is_sharded(&self) -> bool {
+        self.sharding.is_some()
+    }
+
+    /// The identities of all sharded collections.
+    ///
+    /// # Errors
+    /// As classified.
+    pub async fn identities(&self) -> Result<BTreeMap<Namespace, CollectionUuid>> {
+        sharded::identities(&self.cluster).await
+    }
+
     /// Spreads databases that are not there yet over the shards, by the bytes that will come to each. Nothing on a replica set.
     ///
     /// # Errors

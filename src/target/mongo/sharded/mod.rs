@@ -9,7 +9,7 @@ mod zones;
 pub(crate) use aim::apply;
 pub use layout::Shard;
 pub(crate) use layout::{place, shard, shards};
-pub(crate) use resharded::successor;
+pub(crate) use resharded::{identities, successor};
 pub use zones::{Members, Place};
 
 use crate::{

@@ -9,10 +9,11 @@
 use super::{super::super::TargetCollection, layout::rows};
 use crate::{
     error::{Error, Result, Trouble},
-    model::{CollectionUuid, ShardKey, raw},
+    model::{CollectionUuid, Namespace, ShardKey, raw},
     mongo::{Cluster, listing},
 };
 use bson::{Binary, RawDocument, RawDocumentBuf, rawdoc, spec::BinarySubtype};
+use std::collections::BTreeMap;
 
 /// By which fields a collection is distributed now, and those by which it will be, where it is being resharded; `None` where it lies
 /// on one shard.
@@ -35,6 +36,16 @@ fn both_keys(collection: &RawDocument) -> Option<ShardKey> {
         Some(later) => now.and(&later),
         None => now,
     })
+}
+
+/// Which collection each sharded name stands for.
+pub(crate) async fn identities(cluster: &Cluster) -> Result<BTreeMap<Namespace, CollectionUuid>> {
+    let command = rawdoc! {"find": "collections", "projection": {"uuid": 1}, "readConcern": {"level": "majority"}};
+    let identity = |found: &RawDocumentBuf| {
+        let uuid = raw::get(found, "uuid")?.value.get(5..21)?.try_into().ok().map(CollectionUuid)?;
+        Some((Namespace::parse(raw::get(found, "_id")?.str()?)?, uuid))
+    };
+    Ok(rows(cluster, "sharded collections", command).await?.iter().filter_map(identity).collect())
 }
 
 /// The collection in the place of another one, once the cluster lists it; `None` where nothing tells that there is one.
