@@ -2,7 +2,7 @@
 
 mod real {
     use crate::support::{Ferry, Told, run, told, whole_machine};
-    use bson::{Bson, Document, doc};
+    use bson::{Bson, DateTime, Document, doc};
     use mongodb::Client;
     use testbed::{ShardedCluster, end, parity, sharded};
     use tokio::sync::SemaphorePermit;
@@ -135,6 +135,10 @@ mod real {
     #[tokio::test(flavor = "multi_thread")]
     async fn the_documented_roles_are_enough_and_each_that_is_missing_is_named() {
         let bed = Bed::start().await;
+        let series = doc! {"timeField": "t", "metaField": "m"};
+        run(&bed.from, "admin", doc! {"shardCollection": "shop.series", "key": {"m": 1}, "timeseries": series}).await;
+        let measured = doc! {"t": DateTime::from_millis(0), "m": 1};
+        bed.from.database("shop").collection::<Document>("series").insert_one(measured).await.unwrap();
         bed.source.create_user("ferry", "s3cret", roles(&SOURCE_ROLES)).await.unwrap();
         bed.target.create_user("ferry", "s3cret", roles(&TARGET_ROLES)).await.unwrap();
         let clean = bed.check().await.expect(0, "the documented roles are enough");

@@ -6,6 +6,7 @@ mod real {
     use mongodb::Client;
     use std::time::Duration;
     use testbed::{ShardedCluster, end, parity, sharded};
+    use tokio::task::JoinSet;
     use tokio::time::{Instant, sleep};
     use tokio_util::sync::CancellationToken;
 
@@ -75,7 +76,8 @@ mod real {
         }
         let moving = source.balance(&["by_meta", "by_time", "hashed"].map(buckets)).await.unwrap();
         let stop = CancellationToken::new();
-        let measuring = tokio::spawn(measure(from.clone(), stop.clone()));
+        let mut measuring = JoinSet::new();
+        measuring.spawn(measure(from.clone(), stop.clone()));
 
         let mut ferry = Ferry::start(&source.uri(), &target.uri(), &["--verbose"]);
         ferry.wait_for_phase("tailing").await;
@@ -100,7 +102,7 @@ mod real {
             sleep(Duration::from_millis(50)).await;
         }
         stop.cancel();
-        assert!(measuring.await.unwrap() > 1_020);
+        assert!(measuring.join_next().await.unwrap().unwrap() > 1_020);
         let moved = moving.stop().await;
         eprintln!("{moved} chunks moved");
         // Dropped and made again, once more and once less sharded.

@@ -230,7 +230,9 @@ mod real {
     #[tokio::test(flavor = "multi_thread")]
     async fn elections_of_shards_and_the_death_of_the_router_cost_time_only() {
         let seed = seed("sharded source, faults");
-        let bed = Bed::start(sharded::Options { nodes_per_shard: 3, oplog_mb: 1024, ..Default::default() }).await;
+        // A change of a shard key is a transaction: where its coordinator is killed, the document stays locked for that long.
+        let patience = vec!["--setParameter".into(), "transactionLifetimeLimitSeconds=3".into()];
+        let bed = Bed::start(sharded::Options { nodes_per_shard: 3, oplog_mb: 1024, extra_args: patience, ..Default::default() }).await;
         let ranges = bed.ranges().await;
         let wanderers = Wanderers::start(&ranges, seed);
         let mut ferry = bed.ferry(&["--partition-size", "1MiB", "--copy-partitions", "1", "--verbose"]);

@@ -5,7 +5,7 @@ use crate::{
     error::{Error, Result},
     model::{ClusterTime, CollectionUuid, Namespace, Side},
     source::Source,
-    target::Target,
+    target::{Target, TargetCollection},
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 /// between. The stream will replay the change, but before it come writes to the collection, which must find where it is now.
 ///
 /// `living`: the collections that the source has. `now`: a source time that is not before any change already applied. A collection
-/// that is gone on both sides counts as dropped at that time, so that it is remembered until no replay can ask for it.
+/// that is gone on both sides counts as dropped at that time, so that it is remembered until no replay can ask for it. One that the
+/// target's cluster has replaced itself, by resharding, is what it became.
 ///
 /// # Errors
 /// As the target's; [`Error::UnfitCluster`] for a collection that only the target has lost: somebody else dropped it.
@@ -23,8 +24,13 @@ pub async fn reconcile<T: Target>(target: &T, entries: &mut [Entry], living: &BT
     for entry in entries.iter_mut().filter(|e| e.state != State::Dropped) {
         // A view has no identity, and no writes.
         let Some(uuid) = entry.target_uuid else { continue };
-        match there.get(&uuid) {
-            Some(ns) => entry.target = ns.clone(),
+        let mut now_there = there.get(&uuid).map(|ns| (uuid, ns.clone()));
+        if now_there.is_none() {
+            let lost = TargetCollection { ns: entry.target.clone(), uuid };
+            now_there = target.successor(&lost).await?.map(|successor| (successor, lost.ns));
+        }
+        match now_there {
+            Some((uuid, ns)) => (entry.target_uuid, entry.target) = (Some(uuid), ns),
             None if living.contains(&entry.uuid) => {
                 return Err(Error::UnfitCluster {
                     side: Side::Target,
@@ -54,10 +60,10 @@ impl Collection {
         let now = source.operation_time().await?;
         let mut found = [self.entry().clone()];
         reconcile(target, &mut found, &living, now).await?;
-        let [Entry { target, state, known_at, .. }] = found;
+        let [Entry { target, target_uuid, state, known_at, .. }] = found;
         tracing::info!(ns = %self.entry().target, now = %target, state = state.label(), "looked again where a collection is");
         let mut entry = self.entry_mut();
-        entry.target = target;
+        (entry.target, entry.target_uuid) = (target, target_uuid);
         // The copy may have ended it meanwhile.
         if state == State::Dropped {
             (entry.state, entry.known_at) = (state, known_at);

@@ -1,6 +1,10 @@
 //! How data is laid out on a sharded target: what `--shard` may ask for, what stands in its way, and where to split.
 
-use super::{connect::Clusters, preflight::Level};
+use super::{
+    connect::Clusters,
+    preflight::{Level, not_allowed},
+    privileges,
+};
 use crate::{
     config::Config,
     error::{Error, Result},
@@ -19,6 +23,9 @@ use std::collections::BTreeMap;
 const CHUNKS_PER_SHARD: usize = 4;
 /// Sampled documents for each chunk, as for partitions.
 const SAMPLES_PER_CHUNK: usize = 20;
+
+/// Why a collection that is sharded on the source is not on the target.
+const ON_ONE_SHARD: &str = "it is a time series, or has a collation";
 
 /// Refuses what cannot be sharded as asked. `listed` is what the source has; `first`: nothing has been done yet.
 pub(super) fn refuse(config: &Config, target: Topology, listed: &[CollectionInfo], first: bool) -> Result<()> {
@@ -73,6 +80,12 @@ pub(super) async fn look(
     selected: &[CollectionInfo],
 ) -> Result<Vec<(Level, String, Option<String>)>> {
     let target = clusters.target.cluster();
+    let (wanted, left) = as_the_source(config, clusters, selected).await?;
+    if wanted.values().any(|how| !how.zones.is_empty())
+        && let Some(missing) = privileges::missing_for_zones(target).await?
+    {
+        return Err(not_allowed(target.side(), missing));
+    }
     let shards = clusters.target.shards().await?;
     let mut found = vec![(Level::Ok, format!("the target has {} shards that take data", shards.len()), None)];
     let status = target.run("admin", "asking for the balancer's state", &doc! {"balancerStatus": 1}).await;
@@ -83,7 +96,7 @@ pub(super) async fn look(
             Some("switch it on behind the cutover, unless it is off for a reason: `sh.startBalancer()` in mongosh".into()),
         )),
         // With `_id` as the shard key nothing waits.
-        Ok(_) if config.shard.values().all(ShardKey::is_id) => found.push((Level::Ok, "the balancer of the target is on".into(), None)),
+        Ok(_) if wanted.values().map(|how| &how.key).chain(config.shard.values()).all(ShardKey::is_id) => found.push((Level::Ok, "the balancer of the target is on".into(), None)),
         Ok(_) => found.push((
             Level::Warning,
             "the balancer of the target is on: a document whose shard key changes may have to wait until a shard has deleted what a moved chunk left behind (15 minutes by default)".into(),
@@ -92,7 +105,10 @@ pub(super) async fn look(
         Err(Error::Forbidden { .. }) => {}
         Err(error) => return Err(error),
     }
-    found.extend(zones(config, clusters, selected).await?);
+    found.extend(zones(clusters, &wanted).await?);
+    found.extend(left.iter().map(|ns| {
+        (Level::Warning, format!("`{ns}` is sharded on the source, and will lie on one shard of the target: {ON_ONE_SHARD}"), None)
+    }));
     let zoned = sharding::zones(target).await?;
     for (ns, key) in &config.shard {
         if zoned.contains_key(ns) {
@@ -111,14 +127,9 @@ pub(super) async fn look(
     Ok(found)
 }
 
-/// Whether the target is to get zones.
-pub(super) async fn carries_zones(config: &Config, clusters: &Clusters, selected: &[CollectionInfo]) -> Result<bool> {
-    Ok(as_the_source(config, clusters, selected).await?.values().any(|how| !how.zones.is_empty()))
-}
-
 /// What becomes of the zones of a sharded source.
-async fn zones(config: &Config, clusters: &Clusters, selected: &[CollectionInfo]) -> Result<Vec<(Level, String, Option<String>)>> {
-    let (wanted, members) = (as_the_source(config, clusters, selected).await?, clusters.target.members().await?);
+async fn zones(clusters: &Clusters, wanted: &BTreeMap<Namespace, Sharded>) -> Result<Vec<(Level, String, Option<String>)>> {
+    let members = clusters.target.members().await?;
     let mut found = BTreeMap::new();
     for (ns, zone) in wanted.iter().flat_map(|(ns, how)| how.zones.iter().map(move |zone| (ns, zone))) {
         let name = &zone.name;
@@ -171,7 +182,10 @@ async fn of(
 /// data, for the first plan.
 pub(super) async fn sharded(config: &Config, clusters: &Clusters, split: bool) -> Result<BTreeMap<Namespace, Sharded>> {
     let selected: Vec<_> = clusters.source.collections().await?.into_iter().filter(|c| config.selection.takes(&c.ns)).collect();
-    let mut wanted = as_the_source(config, clusters, &selected).await?;
+    let (mut wanted, left) = as_the_source(config, clusters, &selected).await?;
+    for ns in left {
+        tracing::warn!(%ns, "lies on one shard of the target: {ON_ONE_SHARD}");
+    }
     wanted.extend(config.shard.iter().map(|(ns, key)| (ns.clone(), Sharded::by(key.clone()))));
     if !split || wanted.is_empty() {
         return Ok(wanted);
@@ -192,20 +206,24 @@ pub(super) async fn sharded(config: &Config, clusters: &Clusters, split: bool) -
     Ok(wanted)
 }
 
-/// What a sharded source distributes, under the names on the target, as far as it can be distributed there.
-async fn as_the_source(config: &Config, clusters: &Clusters, selected: &[CollectionInfo]) -> Result<BTreeMap<Namespace, Sharded>> {
+/// What a sharded source distributes, under the names on the target, as far as it can be distributed there; and what cannot be.
+async fn as_the_source(
+    config: &Config,
+    clusters: &Clusters,
+    selected: &[CollectionInfo],
+) -> Result<(BTreeMap<Namespace, Sharded>, Vec<Namespace>)> {
     let mut layout = clusters.source.layout().await?;
-    let mut wanted = BTreeMap::new();
+    let (mut wanted, mut left) = (BTreeMap::new(), Vec::new());
     for info in selected {
         let Some(how) = info.uuid.and_then(|uuid| layout.remove(&uuid)) else { continue };
         let ns = config.selection.target_of(&info.ns);
         if info.ns.is_buckets() || collated(&info.options) {
-            tracing::warn!(%ns, "lies on one shard of the target: a time series, or a collection with a collation");
+            left.push(ns);
         } else {
             wanted.insert(ns, how);
         }
     }
-    Ok(wanted)
+    Ok((wanted, left))
 }
 
 /// Leaves bounds for about so many chunks: each takes a split, and most of them a move.

@@ -15,6 +15,7 @@ mod order;
 mod preflight;
 mod privileges;
 mod repair;
+mod resharded;
 mod reverse;
 mod sample;
 mod settings;

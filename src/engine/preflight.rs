@@ -281,11 +281,6 @@ impl Inspected {
             }
         }
         if self.target == Topology::Sharded {
-            if layout::carries_zones(config, clusters, &selected).await?
-                && let Some(missing) = privileges::missing_for_zones(clusters.target.cluster()).await?
-            {
-                return Err(not_allowed(Side::Target, missing));
-            }
             for (level, what, hint) in layout::look(config, clusters, &selected).await? {
                 self.finding(level, what, hint.as_deref());
             }
@@ -373,7 +368,8 @@ impl Inspected {
     }
 }
 
-fn not_allowed(side: Side, (actions, command): privileges::Missing) -> Error {
+/// What a user may not do, with the command that grants it.
+pub(super) fn not_allowed(side: Side, (actions, command): privileges::Missing) -> Error {
     Error::UnfitCluster {
         side,
         problem: format!("does not allow its user: {}", actions.join(", ")),

@@ -7,10 +7,11 @@ use super::{
 use crate::{
     config::Config,
     error::{Error, Result},
+    model::{IndexSpec, ShardKey},
     mongo::Cluster,
     source::Source,
 };
-use bson::{Bson, Document, doc};
+use bson::{Bson, Document, RawDocumentBuf, doc};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What to do where shards cannot be asked directly.
@@ -54,13 +55,25 @@ pub(super) async fn look(config: &Config, clusters: &Clusters) -> Result<Vec<Fin
         let owners = doc! {"distinct": "chunks", "key": "shard", "query": {"uuid": collection.get("uuid").cloned().unwrap_or(Bson::Null)}};
         let owners = cluster.run("config", &format!("asking for the shards of `{ns}`"), &owners).await?;
         let owners: BTreeSet<&str> = owners.get_array("values").into_iter().flatten().filter_map(Bson::as_str).collect();
-        let stats = doc! {"aggregate": ns.coll(), "pipeline": [{"$indexStats": {}}], "cursor": {"batchSize": 10_000}};
+        // Of a time series by its own name: the roles do not reach to its buckets.
+        let named = ns.series().unwrap_or_else(|| ns.clone());
+        let stats = doc! {"aggregate": named.coll(), "pipeline": [{"$indexStats": {}}], "cursor": {"batchSize": 10_000}};
         let stats = batch(cluster, ns.db(), &format!("comparing the indexes of `{ns}`"), &stats).await?;
         found.extend(disagreements(&owners, &stats).into_iter().map(|what| {
             finding(
                 Level::Warning,
                 format!("`{ns}`: {what}"),
                 Some("build it on the shards that lack it (`createIndexes` through the router), or drop it"),
+            )
+        }));
+        // A series tells of its indexes in its own words, and its shard key in those of its buckets.
+        let key = collection.get_document("key").ok().filter(|_| !ns.is_buckets());
+        let key = key.and_then(|key| ShardKey::of(&RawDocumentBuf::try_from(key).ok()?));
+        found.extend(key.into_iter().flat_map(|key| keyless(&owners, &stats, &key)).map(|what| {
+            finding(
+                Level::Warning,
+                format!("`{ns}`: {what}"),
+                Some("build it (`createIndexes` through the router): no chunk can move without it"),
             )
         }));
     }
@@ -87,6 +100,16 @@ fn disagreements(owners: &BTreeSet<&str>, stats: &[Document]) -> Vec<String> {
         }
     }
     told
+}
+
+/// Shards that own chunks and have no index for the shard key.
+fn keyless(owners: &BTreeSet<&str>, stats: &[Document], key: &ShardKey) -> Vec<String> {
+    let supports = |index: &&Document| {
+        let spec = index.get_document("spec").ok().and_then(|spec| RawDocumentBuf::try_from(spec).ok());
+        spec.is_some_and(|spec| key.is_supported_by(&IndexSpec(spec)))
+    };
+    let having: BTreeSet<&str> = stats.iter().filter(supports).filter_map(|index| index.get_str("shard").ok()).collect();
+    owners.difference(&having).map(|shard| format!("the index that its shard key {key} needs is missing on the shard {shard}")).collect()
 }
 
 async fn batch(cluster: &Cluster, db: &str, doing: &str, command: &Document) -> Result<Vec<Document>> {

@@ -1,6 +1,6 @@
 //! The work of a phase: tail, copy and index builder, started together and ended together.
 
-use super::{board::Board, connect::Clusters, nudge::keep_moving, repair::Hands, verifier};
+use super::{board::Board, connect::Clusters, nudge::keep_moving, repair::Hands, resharded, verifier};
 use crate::{
     accounts::Accounts,
     capped::{Doubts, Transfer},
@@ -92,6 +92,10 @@ impl Work {
         }
         let (source, race, progress) = (self.clusters.source.clone(), board.race.clone(), board.progress.subscribe());
         tasks.spawn(keep_moving(source, race, progress, stop.clone()));
+        if self.clusters.target.is_sharded() {
+            let (source, target) = (self.clusters.source.clone(), self.clusters.target.clone());
+            tasks.spawn(resharded::follow(source, target, board.catalog.clone(), board.race.clone(), stop.clone()));
+        }
         if let Some(accounts) = self.accounts {
             tasks.spawn(accounts.follow(stop.clone()));
         }

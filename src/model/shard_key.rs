@@ -59,6 +59,17 @@ impl ShardKey {
         fields.filter(|fields| !fields.is_empty()).map(Self)
     }
 
+    /// With the fields of another one behind its own.
+    #[must_use]
+    pub fn and(mut self, other: &Self) -> Self {
+        for field in &other.0 {
+            if !self.0.iter().any(|(ours, _)| *ours == field.0) {
+                self.0.push(field.clone());
+            }
+        }
+        self
+    }
+
     /// As the server takes it.
     #[must_use]
     pub fn pattern(&self) -> RawDocumentBuf {

@@ -24,6 +24,8 @@ pub(crate) struct Row {
     pub(crate) ns: Namespace,
     pub(crate) uuid: CollectionUuid,
     pub(crate) key: ShardKey,
+    /// By what it will be distributed, while it is being resharded.
+    pub(crate) later: Option<ShardKey>,
     /// Whether it was sharded as unique. It cannot become so later.
     pub(crate) unique: bool,
 }
@@ -91,8 +93,14 @@ fn row(listed: &RawDocumentBuf) -> Option<Row> {
         ns: Namespace::parse(&text(listed, "_id")?)?,
         uuid: CollectionUuid(raw::get(listed, "uuid")?.value.get(5..21)?.try_into().ok()?),
         key: ShardKey::of(raw::get(listed, "key")?.document()?)?,
+        later: later(listed),
         unique: is("unique"),
     })
+}
+
+fn later(row: &RawDocument) -> Option<ShardKey> {
+    let donor = raw::get(raw::get(row, "reshardingFields")?.document()?, "donorFields")?.document()?;
+    ShardKey::of(raw::get(donor, "reshardingKey")?.document()?)
 }
 
 /// The chunks of a collection, in ascending order.
@@ -153,6 +161,10 @@ mod tests {
         let found = row(&rawdoc! {"_id": "shop.orders", "uuid": uuid.clone(), "key": {"a": 1.0}, "unique": true}).unwrap();
         assert_eq!((found.ns.as_str(), found.uuid, found.unique), ("shop.orders", CollectionUuid([7; 16]), true));
         assert_eq!(found.key, ShardKey::parse("a:1").unwrap());
-        assert!(row(&rawdoc! {"_id": "a.b", "uuid": uuid, "key": {"_id": 1}, "unsplittable": true}).is_none());
+        assert_eq!(found.later, None);
+        assert!(row(&rawdoc! {"_id": "a.b", "uuid": uuid.clone(), "key": {"_id": 1}, "unsplittable": true}).is_none());
+        let fields = rawdoc! {"donorFields": {"reshardingKey": {"z": "hashed", "n": 1}}};
+        let found = row(&rawdoc! {"_id": "a.b", "uuid": uuid, "key": {"n": 1}, "reshardingFields": fields}).unwrap();
+        assert_eq!(found.later, Some(ShardKey::parse("z:hashed,n:1").unwrap()));
     }
 }

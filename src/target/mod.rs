@@ -98,6 +98,11 @@ pub trait Target: Clone + Send + Sync + 'static {
     fn collections(&self) -> impl Future<Output = Result<Vec<CollectionInfo>>> + Send;
     /// The collection of that identity, whatever its name is now.
     fn locate(&self, db: &str, uuid: CollectionUuid) -> impl Future<Output = Result<Option<Namespace>>> + Send;
+    /// The collection that the cluster itself has put in the place of one, with the same documents; `None` where it has not.
+    fn successor(&self, of: &TargetCollection) -> impl Future<Output = Result<Option<CollectionUuid>>> + Send {
+        let _ = of;
+        std::future::ready(Ok(None))
+    }
     /// What a name stands for.
     fn lookup(&self, ns: &Namespace) -> impl Future<Output = Result<Option<CollectionInfo>>> + Send;
     /// Whether a name stands for something that holds a document; a view holds none.

@@ -8,14 +8,17 @@ mod sharded;
 pub use probe::Features;
 pub use sharded::{Members, Place, Shard, Sharding};
 
-use super::{Applied, IndexChange, Inserted, Statement, Target, TargetCollection};
+use super::{ANOTHER_COLLECTION, Applied, IndexChange, Inserted, Statement, Target, TargetCollection};
 use crate::{
-    error::Result,
+    error::{Error, Result},
     model::{Batch, CollectionInfo, CollectionUuid, IndexSpec, Namespace, ShardKey, Sharded},
-    mongo::{Cluster, Topology, listing, sharding},
+    mongo::{Cluster, Topology, listing, refused_by_code, sharding},
 };
 use bson::RawDocument;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+/// MultipleErrorsOccurred: several shards have refused a statement.
+const MULTIPLE_ERRORS: i32 = 65;
 
 /// A target behind the driver. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -70,12 +73,46 @@ impl MongoTarget {
         Ok(Arc::new(rows.into_iter().map(|row| (row.ns, row.key)).collect()))
     }
 
+    /// Whether it is a sharded cluster, as it was told.
+    #[must_use]
+    pub fn is_sharded(&self) -> bool {
+        self.sharding.is_some()
+    }
+
+    /// The identities of all sharded collections.
+    ///
+    /// # Errors
+    /// As classified.
+    pub async fn identities(&self) -> Result<BTreeMap<Namespace, CollectionUuid>> {
+        sharded::identities(&self.cluster).await
+    }
+
     /// Spreads databases that are not there yet over the shards, by the bytes that will come to each. Nothing on a replica set.
     ///
     /// # Errors
     /// As classified.
     pub async fn place(&self, databases: &[(String, u64)]) -> Result<()> {
         if self.sharding.is_some() { sharded::place(&self.cluster, databases).await } else { Ok(()) }
+    }
+
+    async fn apply_by(&self, to: &TargetCollection, by: Option<&ShardKey>, statements: &[Statement<'_>]) -> Result<Applied> {
+        match by {
+            Some(by) if !by.is_id() => sharded::apply(&self.cluster, to, by, statements).await,
+            Some(_) | None => {
+                let aimed: Vec<_> = statements.iter().map(|what| bulk::Aimed { what: *what, at: None }).collect();
+                bulk::apply(&self.cluster, to, &aimed).await.map(Applied::from)
+            }
+        }
+    }
+
+    /// Behind a failure that the cluster's own replacement of the collection would explain: waits until it is done, and says that the
+    /// collection is another one.
+    async fn replaced(&self, to: &TargetCollection, code: Option<i32>) -> Result<()> {
+        if matches!(code, Some(ANOTHER_COLLECTION | MULTIPLE_ERRORS)) && self.successor(to).await?.is_some() {
+            let doing = format!("writing to `{}`", to.ns);
+            return Err(refused_by_code(self.cluster.side(), &doing, ANOTHER_COLLECTION, "it was resharded"));
+        }
+        Ok(())
     }
 
     async fn key_of(&self, to: &TargetCollection) -> Result<Option<Arc<ShardKey>>> {
@@ -118,18 +155,28 @@ impl Target for MongoTarget {
     }
     async fn insert(&self, to: &TargetCollection, batch: &Batch) -> Result<Inserted> {
         let by = self.key_of(to).await?;
-        bulk::insert(&self.cluster, to, batch, by.as_deref()).await
+        let inserted = bulk::insert(&self.cluster, to, batch, by.as_deref()).await;
+        self.replaced(to, inserted.as_ref().err().and_then(Error::code)).await?;
+        inserted
     }
     async fn clear(&self, to: &TargetCollection) -> Result<()> {
         bulk::clear(&self.cluster, to).await
     }
     async fn apply(&self, to: &TargetCollection, statements: &[Statement<'_>]) -> Result<Applied> {
-        match self.key_of(to).await? {
-            Some(by) if !by.is_id() => sharded::apply(&self.cluster, to, &by, statements).await,
-            Some(_) | None => {
-                let aimed: Vec<_> = statements.iter().map(|what| bulk::Aimed { what: *what, at: None }).collect();
-                bulk::apply(&self.cluster, to, &aimed).await.map(Applied::from)
+        let Some(sharding) = &self.sharding else { return self.apply_by(to, None, statements).await };
+        loop {
+            let by = sharding.key_of(&self.cluster, to.uuid).await?;
+            let applied = self.apply_by(to, by.as_deref(), statements).await;
+            // A write without the whole shard key goes to several shards, which refuse it each.
+            let code = match &applied {
+                Ok(applied) => (!applied.refused.is_empty()).then_some(MULTIPLE_ERRORS),
+                Err(error) => error.code(),
+            };
+            self.replaced(to, code).await?;
+            if sharding.is_still(&self.cluster, to.uuid, by.as_deref()).await? {
+                return applied;
             }
+            tracing::info!(ns = %to.ns, "somebody else changed the shard key: applying the batch once more");
         }
     }
     async fn collections(&self) -> Result<Vec<CollectionInfo>> {
@@ -137,6 +184,9 @@ impl Target for MongoTarget {
     }
     async fn locate(&self, db: &str, uuid: CollectionUuid) -> Result<Option<Namespace>> {
         Ok(listing::collections_of(&self.cluster, db).await?.into_iter().find(|c| c.uuid == Some(uuid)).map(|c| c.ns))
+    }
+    async fn successor(&self, of: &TargetCollection) -> Result<Option<CollectionUuid>> {
+        if self.sharding.is_some() { sharded::successor(&self.cluster, of).await } else { Ok(None) }
     }
     async fn lookup(&self, ns: &Namespace) -> Result<Option<CollectionInfo>> {
         Ok(listing::collections_of(&self.cluster, ns.db()).await?.into_iter().find(|c| c.ns == *ns))

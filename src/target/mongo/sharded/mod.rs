@@ -3,17 +3,19 @@
 
 mod aim;
 mod layout;
+mod resharded;
 mod zones;
 
 pub(crate) use aim::apply;
 pub use layout::Shard;
 pub(crate) use layout::{place, shard, shards};
+pub(crate) use resharded::{identities, successor};
 pub use zones::{Members, Place};
 
 use crate::{
     error::Result,
     model::{CollectionUuid, Namespace, ShardKey, Sharded, collated, raw},
-    mongo::{Cluster, sharding},
+    mongo::Cluster,
 };
 use bson::RawDocument;
 use std::{
@@ -68,9 +70,21 @@ impl Sharding {
         if let Some(known) = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&uuid) {
             return Ok(known.clone());
         }
-        let key = sharding::collection(cluster, uuid).await?.map(|row| Arc::new(row.key));
+        let key = resharded::key_of(cluster, uuid).await?.map(Arc::new);
         self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(uuid, key.clone());
         Ok(key)
+    }
+
+    /// Whether a key that a batch was applied by was in force until now. Nothing tells when somebody else refines it, or shards
+    /// what was not: a write that names too little of it goes to several shards without their versions, and may miss its document
+    /// while a chunk moves. To apply a batch again leaves the same.
+    pub(crate) async fn is_still(&self, cluster: &Cluster, uuid: CollectionUuid, by: Option<&ShardKey>) -> Result<bool> {
+        let now = resharded::key_of(cluster, uuid).await?;
+        let same = now.as_ref() == by;
+        if !same {
+            self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(uuid, now.map(Arc::new));
+        }
+        Ok(same)
     }
 
     /// What was known is asked for again: collections were made, renamed or sharded.
