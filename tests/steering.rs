@@ -208,7 +208,24 @@ mod real {
         ferry.wait_for("the tail's rate to be felt", |s| slowed_by(s, "tail_rate")).await;
         ferry.verb(&["set", "tail-rate=unlimited"]).await.expect(0, "set");
         ferry.wait_until_caught_up(&pair.from).await;
+        ferry.verb(&["set", "verification=off", "reason=the source is backed up"]).await.expect(0, "set");
+        let off = ferry.wait_for("no verification", |s| s["verification"]["state"] == "off").await;
+        assert_eq!(off["settings"]["reason"], "the source is backed up");
+        assert!(ferry.metrics().await.contains("mongoferry_setting_on{setting=\"verification\"} 0"));
+        assert!(ferry.verb(&["status"]).await.stdout.contains("as set: the source is backed up"));
+        ferry.verb(&["set", "verification=on", "copy-rate=5MB/s,100ops/s"]).await.expect(0, "set");
+        let on = ferry.wait_for("everything to be verified", |s| s["verification"]["state"] == "verified").await;
+        assert_eq!(on["settings"]["reason"], Value::Null, "the reason was for another change");
+        let metrics = ferry.metrics().await;
+        for line in [
+            "setting_on{setting=\"verification\"} 1",
+            "rate_limit_bytes{work=\"copy\"} 5000000",
+            "rate_limit_operations{work=\"copy\"} 100",
+        ] {
+            assert!(metrics.contains(&format!("mongoferry_{line}")), "{line} is not in\n{metrics}");
+        }
         let log = ferry.log();
+        assert!(log.contains("the source is backed up"), "{log}");
         for line in
             ["throttled reason=\"copy_rate\"", "throttled reason=\"operator\"", "throttled reason=\"target_latency\"", "settings changed"]
         {
