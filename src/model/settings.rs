@@ -214,8 +214,14 @@ mod tests {
         let mut settings = Settings::default();
         for (name, value) in Settings::NAMES.into_iter().zip(["1MB/s", "5ops/s", "off", "off", "debug", "at night"]) {
             settings.set(name, value).unwrap();
-            assert!(settings.set(name, "nonsense").unwrap_err().contains(name));
+            // Any text is a reason.
+            assert!(name == "reason" || settings.set(name, "nonsense").unwrap_err().contains(name));
         }
+        let asked = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let (rate, wrong) = (asked("copy-rate", "2MB/s"), asked("log-level", "loud"));
+        let changed = settings.with([(&rate.0, &rate.1)]).unwrap();
+        assert_eq!((changed.copy_rate.bytes, changed.reason), (Some(2_000_000), None), "a reason is that of one change");
+        assert!(settings.with([(&rate.0, &rate.1), (&wrong.0, &wrong.1)]).is_err());
         assert!(settings.copy_rate.is_limited() && !settings.adaptive_throttle && !settings.verification);
         assert!(settings.set("throttle", "on").is_err());
         let json = serde_json::to_value(&settings).unwrap();
