@@ -68,7 +68,8 @@ struct Difference {
 }
 
 /// How much was looked at.
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(default)]
 struct Covered {
     collections: u64,
     views: u64,
@@ -124,7 +125,7 @@ fn covered(c: Covered) -> String {
     let documents =
         if c.documents { format!("the documents of {} collections{order}", count(c.collections)) } else { "no documents".into() };
     let sharding = if c.sharding { ", shard keys and zones" } else { "" };
-    let parked = if c.parked { "; not what the target gets at the cutover only: unique indexes and TTLs" } else { "" };
+    let parked = if c.parked { "; that the target gets unique indexes and TTLs at the cutover is excused" } else { "" };
     format!("covered: {documents}, options, {} views, {} indexes{sharding}{parked}\n", count(c.views), count(c.indexes))
 }
 
@@ -260,7 +261,7 @@ mod tests {
         let text = verify(&serde_json::from_value(report).unwrap(), plain());
         let wanted = "\
 NOT EQUAL: 1,200 documents, 2.0 KiB compared
-covered: the documents of 1 collections, whatever the order of their fields, options, 2 views, 3 indexes, shard keys and zones; not what the target gets at the cutover only: unique indexes and TTLs
+covered: the documents of 1 collections, whatever the order of their fields, options, 2 views, 3 indexes, shard keys and zones; that the target gets unique indexes and TTLs at the cutover is excused
 
   namespace         documents  size     differences
   shop.a = store.a  1,200      2.0 KiB  1
