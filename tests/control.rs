@@ -57,8 +57,8 @@ impl Keys {
     fn access(&self, client_ca: bool) -> Access {
         let ca = client_ca.then(|| self.path("clients.pem"));
         Access {
-            token: Some(Token::read(&self.path("token"), "--token-file").unwrap()),
-            tls: Some(Tls::read(&self.path("endpoint.pem"), &self.path("endpoint.key"), ca.as_deref()).unwrap()),
+            token: Some(Token::renewed(&self.path("token"), "--token-file").unwrap()),
+            tls: Some(Tls::renewed(&self.path("endpoint.pem"), &self.path("endpoint.key"), ca.as_deref()).unwrap()),
         }
     }
 }
@@ -155,6 +155,37 @@ async fn a_client_that_says_nothing_holds_nobody_up() {
     let (ca, token) = (keys.text("ca.pem"), keys.text("token"));
     server.ask("status", "https", &["--endpoint-ca", &ca, "--token-file", &token]).await.expect(0, "the ninth");
     drop(silent);
+    server.end().await;
+}
+
+#[tokio::test]
+async fn renewed_files_are_taken_up_by_the_running_endpoint() {
+    let (keys, new) = (Keys::make(), Keys::make());
+    let server = Server::start(keys.access(true)).await;
+    new.put("token", "00112233445566778899aabbccddeeff\n", 0o600);
+    // What clients know: of before, and of what is to come.
+    let (old, client) = (Keys(tempfile::tempdir().unwrap()), ["ca.pem", "client.pem", "client.key", "token"]);
+    for name in client {
+        old.put(name, &fs::read_to_string(keys.path(name)).unwrap(), 0o600);
+    }
+    let ask = async |of: &Keys, token: &Keys| {
+        let [ca, certificate, key, _] = client.map(|name| of.text(name));
+        let by =
+            ["--endpoint-ca", &ca, "--endpoint-certificate", &certificate, "--endpoint-key", &key, "--token-file", &token.text("token")];
+        server.ask("status", "https", &by).await.code
+    };
+    assert_eq!((ask(&old, &old).await, ask(&new, &new).await), (0, 3));
+    for name in ["endpoint.pem", "endpoint.key", "clients.pem", "token"] {
+        // As by a link that is turned over.
+        keys.put("next", &fs::read_to_string(new.path(name)).unwrap(), 0o600);
+        fs::rename(keys.path("next"), keys.path(name)).unwrap();
+    }
+    let deadline = tokio::time::Instant::now() + crate::support::DEADLINE;
+    while ask(&new, &new).await != 0 {
+        assert!(tokio::time::Instant::now() < deadline, "the renewed files are not taken up");
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+    assert_eq!((ask(&old, &new).await, ask(&new, &old).await), (3, 2), "neither the former certificates nor the former token");
     server.end().await;
 }
 

@@ -24,7 +24,7 @@ fn arrows() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("catalog", with(&["source", "target"])),
         ("race", with(&["catalog"])),
         ("parity", with(&[])),
-        ("capped", with(&["catalog", "observe", "race", "retry", "source", "target"])),
+        ("capped", with(&["catalog", "observe", "race", "retry", "source", "target", "throttle"])),
         ("checkpoint", with(&["catalog", "mongo", "parity"])),
         ("indexes", with(&["catalog", "source", "target", "observe", "tasks"])),
         ("throttle", with(&[])),

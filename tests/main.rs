@@ -19,6 +19,7 @@ mod life;
 mod memory;
 mod property;
 mod reverse;
+mod reverse_sharded;
 mod scenarios;
 mod sharded_access;
 mod sharded_both;

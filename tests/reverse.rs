@@ -218,6 +218,21 @@ mod real {
         let shut = ferry.verb(&["cutover", "--dry-run", "--then-reverse"]).await.expect(1, "a way back without the privilege");
         assert!(shut.stdout.contains("reverse") && shut.stdout.contains("\"restore\""), "{shut:?}");
         run(&pair.from, "admin", doc! {"grantRolesToUser": "ferry", "roles": ["restore"]}).await;
+        // That role lets its user past the fence, and there is one who goes on writing: that is noticed, and all is undone.
+        let sneaky = testbed::connect(&pair.source.uri_for("ferry", "s3cret")).await.unwrap();
+        let writing = async {
+            for n in 0.. {
+                run(&sneaky, "shop", doc! {"insert": "sneaky", "documents": [{"_id": n}]}).await;
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        };
+        let undone = tokio::select! {
+            told = ferry.cutover(&[]) => told.expect(1, "a cutover while somebody writes behind the fence"),
+            () = writing => unreachable!("there is no end of numbers"),
+        };
+        assert!(undone.stdout.contains("the cutover was undone, the source is writable"), "{undone:?}");
+        assert!(!is_blocked(&pair.from).await, "the source is not given back");
+        testbed::end(sneaky).await;
         ferry.cutover(&["--then-reverse"]).await.expect(0, "cutover --then-reverse");
         ferry.wait_for("the way back", |s| s["direction"]["way"] == "reverse" && s["can_cut_over"] == true).await;
         run(&pair.to, "shop", doc! {"insert": "codes", "documents": [{"_id": "new", "code": "new"}]}).await;

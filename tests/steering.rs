@@ -208,12 +208,59 @@ mod real {
         ferry.wait_for("the tail's rate to be felt", |s| slowed_by(s, "tail_rate")).await;
         ferry.verb(&["set", "tail-rate=unlimited"]).await.expect(0, "set");
         ferry.wait_until_caught_up(&pair.from).await;
+        ferry.verb(&["set", "verification=off", "reason=the source is backed up"]).await.expect(0, "set");
+        let off = ferry.wait_for("no verification", |s| s["verification"]["state"] == "off").await;
+        assert_eq!(off["settings"]["reason"], "the source is backed up");
+        assert!(ferry.metrics().await.contains("mongoferry_setting_on{setting=\"verification\"} 0"));
+        assert!(ferry.verb(&["status"]).await.stdout.contains("as set: the source is backed up"));
+        ferry.verb(&["set", "verification=on", "copy-rate=5MB/s,100ops/s"]).await.expect(0, "set");
+        let on = ferry.wait_for("everything to be verified", |s| s["verification"]["state"] == "verified").await;
+        assert_eq!(on["settings"]["reason"], Value::Null, "the reason was for another change");
+        let metrics = ferry.metrics().await;
+        for line in [
+            "setting_on{setting=\"verification\"} 1",
+            "rate_limit_bytes{work=\"copy\"} 5000000",
+            "rate_limit_operations{work=\"copy\"} 100",
+        ] {
+            assert!(metrics.contains(&format!("mongoferry_{line}")), "{line} is not in\n{metrics}");
+        }
         let log = ferry.log();
+        assert!(log.contains("the source is backed up"), "{log}");
         for line in
             ["throttled reason=\"copy_rate\"", "throttled reason=\"operator\"", "throttled reason=\"target_latency\"", "settings changed"]
         {
             assert!(log.contains(line), "{line} is not in the log:\n{log}");
         }
+        ferry.cutover_and_end().await;
+        pair.assert_equal().await;
+        pair.end().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn capped_collections_keep_to_the_rates_and_are_held_too() {
+        let pair = Pair::start().await;
+        let log = |n: i32| doc! {"insert": "log", "documents": (n..n + 500).map(|n| doc! {"_id": n, "text": "x".repeat(1_000)}).collect::<Vec<_>>()};
+        pair.on_source("d", doc! {"create": "log", "capped": true, "size": 1 << 22}).await;
+        for n in 0..4 {
+            pair.on_source("d", log(500 * n)).await;
+        }
+        let there = pair.to.database("d").collection::<Document>("log");
+        let mut ferry = pair.ferry(&["--copy-rate", "50kB/s"]);
+        ferry.wait_for("the rate to be felt", |s| slowed_by(s, "copy_rate") && s["copy"]["documents"].as_u64() > Some(0)).await;
+        ferry.verb(&["throttle", "backup at night"]).await.expect(0, "throttle");
+        ferry.verb(&["set", "copy-rate=unlimited"]).await.expect(0, "set");
+        ferry.wait_for("the word", |s| slowed_by(s, "operator") && !slowed_by(s, "copy_rate")).await;
+        sleep(Duration::from_secs(1)).await;
+        let held = there.count_documents(doc! {}).await.unwrap();
+        assert!((1..2_000).contains(&held), "the copy does not stand still: {held} documents");
+        ferry.verb(&["unthrottle"]).await.expect(0, "unthrottle");
+        ferry.wait_for_phase("tailing").await;
+
+        // What the tail has to copy goes by the tail's rate.
+        ferry.verb(&["set", "tail-rate=100ops/s"]).await.expect(0, "set");
+        run(&pair.from, "d", doc! {"cloneCollectionAsCapped": "log", "toCollection": "clone", "size": 1 << 22}).await;
+        ferry.wait_for("the tail's rate to be felt", |s| slowed_by(s, "tail_rate")).await;
+        ferry.verb(&["set", "tail-rate=unlimited"]).await.expect(0, "set");
         ferry.cutover_and_end().await;
         pair.assert_equal().await;
         pair.end().await;

@@ -15,17 +15,21 @@ pub use doubt::{Doubts, Span, Verdict};
 use crate::{
     catalog::Collection,
     error::{Error, Result},
-    model::{Batch, ClusterTime},
+    model::{Batch, ClusterTime, raw},
     observe::Metrics,
     race::Race,
     retry::{Patience, Retry},
     source::{Found, Scan, ScanRange, Source},
     target::Target,
+    throttle::Pace,
 };
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Documents of one batch at most: with documents of usual size a few MiB.
-const BATCH_DOCUMENTS: u32 = 2_000;
+/// Bytes of one batch, about.
+const BATCH_BYTES: u64 = 4 << 20;
+/// Documents of one batch at most.
+const BATCH_DOCUMENTS: u64 = 2_000;
 
 /// What copying one takes.
 #[derive(Debug)]
@@ -38,6 +42,8 @@ pub struct Transfer<'a, S, T> {
     pub race: &'a Race,
     /// Counters.
     pub metrics: &'a Metrics,
+    /// When the next batch may be read. The cursor stays open for as long as it says, since there is no place to go on from.
+    pub pace: &'a Pace,
     /// With scans that fail.
     pub retry: &'a Retry,
     /// Ends it between two batches.
@@ -71,13 +77,20 @@ impl<S: Source, T: Target> Transfer<'_, S, T> {
             return Ok(nothing);
         }
         let after = self.source.operation_time().await?;
-        let range = ScanRange { from: None, max: None, after, batch_documents: BATCH_DOCUMENTS, natural: true };
+        let size = self.source.estimate(&of).await?;
+        let (bytes, documents) = self.pace.batch(BATCH_BYTES, BATCH_DOCUMENTS);
+        let fitting = (bytes / (size.bytes / size.documents.max(1)).max(1)).clamp(1, documents);
+        let range = ScanRange { from: None, max: None, after, batch_documents: u32::try_from(fitting).unwrap_or(1), natural: true };
         let Found::Here(mut scan) = self.source.scan(&of, range).await? else { return Ok(nothing) };
         self.target.clear(&to).await?;
-        while let Some(batch) = scan.next().await? {
-            if self.stop.is_cancelled() {
+        let mut turn_at = Instant::now();
+        loop {
+            if !self.pace.pass(turn_at.elapsed(), self.stop).await {
                 return Err(Error::Interrupted);
             }
+            turn_at = Instant::now();
+            let Some(batch) = scan.next().await? else { return Ok(after) };
+            self.pace.took(|| (batch.documents.as_bytes().len(), raw::elements(&batch.documents).count()));
             patience.restore();
             self.race.read(batch.read_at);
             let batch = Batch::new(batch.documents);
@@ -88,6 +101,5 @@ impl<S: Source, T: Target> Transfer<'_, S, T> {
             let inserted = self.target.insert(&to, &batch).await?;
             self.metrics.copied(inserted.inserted, batch.bytes(), inserted.already_there);
         }
-        Ok(after)
     }
 }

@@ -121,6 +121,7 @@ fn facts(s: &Status) -> Vec<(&'static str, String)> {
     for slowed in &s.throttle.reasons {
         rows.push(("throttled", format!("{}: {}", slowed.reason, slowed.detail)));
     }
+    rows.extend(s.settings.reason.iter().map(|reason| ("settings", format!("as set: {reason}"))));
     let share = |name: &str, share: Option<f64>| share.filter(|s| *s < 1.0).map(|s| format!("{name} at {:.0} % of its speed", s * 100.0));
     rows.extend(share("copy", s.throttle.copy_share).map(|text| ("", text)));
     rows.extend(share("tail", s.throttle.tail_share).map(|text| ("", text)));

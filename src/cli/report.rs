@@ -32,6 +32,8 @@ pub(super) struct VerifyReport {
     truncated: bool,
     #[serde(default)]
     repairs: Option<Vec<Repair>>,
+    #[serde(default)]
+    covered: Option<Covered>,
 }
 
 /// What was done about a difference.
@@ -65,10 +67,24 @@ struct Difference {
     detail: Option<String>,
 }
 
+/// How much was looked at.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(default)]
+struct Covered {
+    collections: u64,
+    views: u64,
+    indexes: u64,
+    documents: bool,
+    field_order: bool,
+    sharding: bool,
+    parked: bool,
+}
+
 /// A comparison as text.
 pub(super) fn verify(report: &VerifyReport, paint: Paint) -> String {
     let verdict = if report.equal { paint.good("equal") } else { paint.bad("NOT EQUAL") };
     let mut text = format!("{verdict}: {} documents, {} compared\n", count(report.documents), bytes(report.bytes));
+    text.push_str(&report.covered.map(covered).unwrap_or_default());
     if !report.namespaces.is_empty() {
         let mut rows = table(&["namespace", "documents", "size", "differences"]);
         for n in &report.namespaces {
@@ -101,6 +117,16 @@ pub(super) fn verify(report: &VerifyReport, paint: Paint) -> String {
         text.push_str(&format!("\n{}\n{}", paint.warn("differs, and stands in the way of nothing"), table_text(&rows)));
     }
     format!("{text}\n{}", next::lines(&next::after_verify(report.equal)))
+}
+
+/// What the verdict is about.
+fn covered(c: Covered) -> String {
+    let order = if c.field_order { "" } else { ", whatever the order of their fields" };
+    let documents =
+        if c.documents { format!("the documents of {} collections{order}", count(c.collections)) } else { "no documents".into() };
+    let sharding = if c.sharding { ", shard keys and zones" } else { "" };
+    let parked = if c.parked { "; that the target gets unique indexes and TTLs at the cutover is excused" } else { "" };
+    format!("covered: {documents}, options, {} views, {} indexes{sharding}{parked}\n", count(c.views), count(c.indexes))
 }
 
 fn id_text(id: &Value) -> String {
@@ -227,11 +253,15 @@ mod tests {
     #[test]
     fn a_comparison_reads_well() {
         let report = json!({"format": 1, "equal": false, "documents": 1200, "bytes": 2048, "truncated": true,
+            "covered": {"collections": 1, "views": 2, "indexes": 3, "rechecked": 1, "generations": 2, "documents": true, "field_order": false,
+                        "sharding": true, "parked": true},
+            "warnings": [{"ns": "shop.a", "kind": "sharding", "id": null, "detail": "sharded by {a: 1} on the source only"}],
             "namespaces": [{"ns": "shop.a", "target_ns": "store.a", "documents": 1200, "bytes": 2048, "differences": 1}],
             "differences": [{"ns": "shop.a", "kind": "missing", "id": {"$oid": "ab"}, "detail": "not on the target"}]});
         let text = verify(&serde_json::from_value(report).unwrap(), plain());
         let wanted = "\
 NOT EQUAL: 1,200 documents, 2.0 KiB compared
+covered: the documents of 1 collections, whatever the order of their fields, options, 2 views, 3 indexes, shard keys and zones; that the target gets unique indexes and TTLs at the cutover is excused
 
   namespace         documents  size     differences
   shop.a = store.a  1,200      2.0 KiB  1
@@ -239,6 +269,10 @@ NOT EQUAL: 1,200 documents, 2.0 KiB compared
   namespace  difference  _id            detail
   shop.a     missing     {\"$oid\":\"ab\"}  not on the target
   and more that the report leaves out
+
+differs, and stands in the way of nothing
+  namespace  warning   detail
+  shop.a     sharding  sharded by {a: 1} on the source only
 
 next: run it again: a difference that stays is real; then look at the documents on both sides before any cutover
 ";

@@ -12,7 +12,8 @@ pub(super) fn command() -> Command {
                 tail-rate=RATE            limit of the tail\n  \
                 adaptive-throttle=on|off  go slower while a cluster is under strain\n  \
                 verification=on|off       compare both sides all the while\n  \
-                log-level=LEVEL           default, error, warn, info, debug, trace\n\n\
+                log-level=LEVEL           default, error, warn, info, debug, trace\n  \
+                reason=TEXT               why, for `status` and the log; goes with the next change\n\n\
                 They survive a restart until their option of `run` is changed, but for log-level, which is the process's. \
                 All are set, or none.";
     let settings = Arg::new("settings").value_name("NAME=VALUE").action(ArgAction::Append).help("What to change");

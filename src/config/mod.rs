@@ -46,6 +46,8 @@ pub struct Config {
     pub users_and_roles: UsersAndRoles,
     /// How collections of a sharded target are distributed, by their names there.
     pub shard: BTreeMap<Namespace, ShardKey>,
+    /// The same of the other direction: a way back makes no collections, but the way after it leads to that target again.
+    pub shard_reversed: BTreeMap<Namespace, ShardKey>,
     /// Database on the target that holds checkpoints.
     pub metadata_database: String,
     /// The initial copy.
@@ -123,8 +125,8 @@ impl Config {
             source: self.target.clone(),
             target: self.source.clone(),
             selection: self.selection.inverse(),
-            // The collections are there, and distributed as they are.
-            shard: BTreeMap::new(),
+            shard: self.shard_reversed.clone(),
+            shard_reversed: self.shard.clone(),
             drop_target_namespaces: false,
             restart_from_scratch: false,
             ..self.clone()

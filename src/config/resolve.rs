@@ -72,6 +72,7 @@ pub fn resolve(raw: &Raw) -> Result<Resolved, Vec<Problem>> {
         metadata_database,
         users_and_roles: r.users_and_roles(),
         shard: r.shard(),
+        shard_reversed: BTreeMap::new(),
         drop_target_namespaces: r.switch("selection.drop_target_namespaces"),
         restart_from_scratch: r.asked("selection.restart_from_scratch"),
         copy: CopyConfig {

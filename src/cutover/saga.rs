@@ -19,7 +19,7 @@ use crate::{
     source::Source,
     tail::Progress,
     target::Target,
-    verify::{self, Proof, Prover, Reach},
+    verify::{self, Counted, Proof, Prover, Reach},
 };
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::watch, time::Instant};
@@ -257,7 +257,8 @@ impl<S: Source, T: Target, C: Store> Cutover<S, T, C> {
                     return Ok(Err(format!("{behind} changes came from the source behind the fence: somebody still writes to it")));
                 }
                 run.handed_over_at = self.target_time().await?;
-                return if verdict.is_ok() { self.compare(false, !run.proof.complete).await } else { Ok(verdict) };
+                // The target's TTLs are at work by now: documents were counted before.
+                return if verdict.is_ok() { self.compare(false, Counted::None).await } else { Ok(verdict) };
             }
             Step::Commit => {
                 let handover = Handover { at: run.handed_over_at, then_reverse: self.then_reverse, waived: self.waived.to_vec() };
@@ -330,16 +331,17 @@ impl<S: Source, T: Target, C: Store> Cutover<S, T, C> {
                 }
             }
         }
-        self.compare(true, !run.proof.complete).await
+        let counted = if run.proof.complete { Counted::OfFew } else { Counted::All };
+        self.compare(true, counted).await
     }
 
-    async fn compare(&self, parked: bool, count: bool) -> Result<Verdict> {
+    /// Without the documents, save that of some they are counted.
+    async fn compare(&self, parked: bool, counted: Counted) -> Result<Verdict> {
         let report = verify::structure_only(
             &self.source,
             &self.reader,
             &self.selection,
-            // Behind the seal the target's TTLs are at work, so documents are counted before it.
-            &verify::Settings { parked, counted: parked, count, live: true, waived: self.waived.clone(), ..self.compare.clone() },
+            &verify::Settings { parked, counted, live: true, waived: self.waived.clone(), ..self.compare.clone() },
             &self.stop,
         )
         .await?;

@@ -141,8 +141,8 @@ fn setup(config: &Config) -> Setup {
 /// # Errors
 /// [`Error::BadConfig`] for files that cannot be used.
 pub(crate) fn access(control: &ControlConfig) -> Result<Access> {
-    let token = control.token_file.as_ref().map(|path| Token::read(path, "--token-file")).transpose()?;
-    let tls = control.tls.as_ref().map(|files| Tls::read(&files.certificate, &files.key, files.client_ca.as_deref())).transpose()?;
+    let token = control.token_file.as_ref().map(|path| Token::renewed(path, "--token-file")).transpose()?;
+    let tls = control.tls.as_ref().map(|files| Tls::renewed(&files.certificate, &files.key, files.client_ca.as_deref())).transpose()?;
     Ok(Access { token, tls })
 }
 

@@ -15,11 +15,10 @@ pub(super) async fn aside(job: &Job, command: &Command) -> Option<Answer> {
         Command::Start(_) => return Some(Answer::no("it was started already")),
         Command::Reverse => return Some(Answer::no("it is not committed: cut over first")),
         Command::Set { settings: wanted } => {
-            for (name, value) in wanted {
-                if let Err(why) = settings.set(name, value) {
-                    return Some(Answer { exit_code: 2, ..Answer::no(why) });
-                }
-            }
+            settings = match settings.with(wanted) {
+                Ok(changed) => changed,
+                Err(why) => return Some(Answer { exit_code: 2, ..Answer::no(why) }),
+            };
             if wanted.contains_key("verification") && settings.verification && !job.board.parity.is_on() {
                 let no = Answer::no("what the change stream touches is not kept in this run, so nothing can be verified beside it");
                 return Some(Answer { hint: Some("start again with `--verify-continuous on`".into()), ..no });

@@ -105,12 +105,13 @@ impl Work {
     /// Capped collections, before the tail. Tells what they show.
     async fn copy_capped(&self, stop: &CancellationToken) -> Result<Doubts> {
         let (source, target, retry) = (&self.clusters.source, &self.clusters.target, &self.clusters.retry());
-        let Board { race, metrics, .. } = &self.board;
+        let Board { race, metrics, steering, .. } = &self.board;
+        let pace = &steering.throttle.copy;
         let mut spans = Vec::new();
         for collection in self.board.catalog.living() {
             let (state, capped) = (collection.entry().state, collection.entry().capped);
             if capped && state.is_incomplete() {
-                let span = Transfer { source, target, race, metrics, retry, stop }.run(&collection).await?;
+                let span = Transfer { source, target, race, metrics, pace, retry, stop }.run(&collection).await?;
                 spans.push((collection.uuid(), span));
                 collection.entry_mut().state = State::Complete;
                 race.end(collection.uuid());

@@ -95,6 +95,8 @@ pub struct Settings {
     pub log_level: String,
     /// Why an operator holds the copy back, while one does.
     pub throttle: Option<String>,
+    /// Why they were last changed, if that was told.
+    pub reason: Option<String>,
 }
 
 impl Default for Settings {
@@ -106,6 +108,7 @@ impl Default for Settings {
             verification: true,
             log_level: "default".into(),
             throttle: None,
+            reason: None,
         }
     }
 }
@@ -124,7 +127,17 @@ pub const LOG_LEVELS: [&str; 6] = ["default", "error", "warn", "info", "debug", 
 
 impl Settings {
     /// Those that `mongoferry set` knows.
-    pub const NAMES: [&'static str; 5] = ["copy-rate", "tail-rate", "adaptive-throttle", "verification", "log-level"];
+    pub const NAMES: [&'static str; 6] = ["copy-rate", "tail-rate", "adaptive-throttle", "verification", "log-level", "reason"];
+
+    /// Changes several, or none. A reason goes with the change that it was told for.
+    ///
+    /// # Errors
+    /// As [`Settings::set`].
+    pub fn with<'a>(&self, wanted: impl IntoIterator<Item = (&'a String, &'a String)>) -> Result<Self, String> {
+        let mut changed = Self { reason: None, ..self.clone() };
+        wanted.into_iter().try_for_each(|(name, value)| changed.set(name, value))?;
+        Ok(changed)
+    }
 
     /// Changes one.
     ///
@@ -139,6 +152,7 @@ impl Settings {
             "verification" => self.verification = switch(value).map_err(about)?,
             "log-level" if LOG_LEVELS.contains(&value) => value.clone_into(&mut self.log_level),
             "log-level" => return Err(about(format!("must be one of {}, not `{value}`", LOG_LEVELS.join(", ")))),
+            "reason" => self.reason = Some(value.to_owned()),
             _ => return Err(format!("`{name}` is no setting; there are {}", Self::NAMES.join(", "))),
         }
         Ok(())
@@ -159,6 +173,7 @@ impl Settings {
             verification: if then.verification == options.verification { set.verification } else { options.verification },
             log_level: options.log_level,
             throttle: set.throttle,
+            reason: set.reason,
         }
     }
 }
@@ -197,10 +212,16 @@ mod tests {
     #[test]
     fn every_name_can_be_set_and_nothing_else() {
         let mut settings = Settings::default();
-        for (name, value) in Settings::NAMES.into_iter().zip(["1MB/s", "5ops/s", "off", "off", "debug"]) {
+        for (name, value) in Settings::NAMES.into_iter().zip(["1MB/s", "5ops/s", "off", "off", "debug", "at night"]) {
             settings.set(name, value).unwrap();
-            assert!(settings.set(name, "nonsense").unwrap_err().contains(name));
+            // Any text is a reason.
+            assert!(name == "reason" || settings.set(name, "nonsense").unwrap_err().contains(name));
         }
+        let asked = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let (rate, wrong) = (asked("copy-rate", "2MB/s"), asked("log-level", "loud"));
+        let changed = settings.with([(&rate.0, &rate.1)]).unwrap();
+        assert_eq!((changed.copy_rate.bytes, changed.reason), (Some(2_000_000), None), "a reason is that of one change");
+        assert!(settings.with([(&rate.0, &rate.1), (&wrong.0, &wrong.1)]).is_err());
         assert!(settings.copy_rate.is_limited() && !settings.adaptive_throttle && !settings.verification);
         assert!(settings.set("throttle", "on").is_err());
         let json = serde_json::to_value(&settings).unwrap();

@@ -3,22 +3,36 @@
 //! `/live` and `/ready` answer anybody, since probes cannot keep secrets; what `/ready` says beyond its code is for
 //! those who know the token.
 
-use super::{server::refuse, tls::Tls, token::Token};
+use super::{renewed::Renewed, server::refuse, tls::Tls, token::Token};
 use axum::{
     extract::Request,
     http::{HeaderMap, HeaderValue, StatusCode, header},
     middleware::Next,
     response::Response,
 };
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc};
 
 /// What protects an endpoint. Without a token, anybody may ask who can connect.
 #[derive(Debug, Clone, Default)]
 pub struct Access {
     /// The token to know.
-    pub token: Option<Token>,
+    pub token: Option<Renewed<Token>>,
     /// HTTPS instead of HTTP.
-    pub tls: Option<Tls>,
+    pub tls: Option<Renewed<Tls>>,
+}
+
+impl Access {
+    /// Takes up files that change, for as long as it is polled.
+    pub(super) async fn follow(&self) -> Infallible {
+        tokio::join!(follow(self.token.as_ref()), follow(self.tls.as_ref())).0
+    }
+}
+
+async fn follow<T: Send + Sync + 'static>(renewed: Option<&Renewed<T>>) -> Infallible {
+    match renewed {
+        Some(renewed) => renewed.follow().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Put on requests whose asker may know everything.
@@ -26,8 +40,8 @@ pub struct Access {
 pub(super) struct Trusted;
 
 /// The layer behind the guard against web pages.
-pub(super) async fn let_in(token: Arc<Option<Token>>, mut request: Request, next: Next) -> Response {
-    let trusted = token.as_ref().as_ref().is_none_or(|token| knows(token, request.headers()));
+pub(super) async fn let_in(token: Arc<Option<Renewed<Token>>>, mut request: Request, next: Next) -> Response {
+    let trusted = token.as_ref().as_ref().is_none_or(|token| knows(&token.now(), request.headers()));
     if trusted {
         request.extensions_mut().insert(Trusted);
     } else if !matches!(request.uri().path(), "/live" | "/ready") {

@@ -12,6 +12,7 @@ mod metrics;
 mod mongosync;
 mod openapi;
 mod probes;
+mod renewed;
 mod server;
 mod tls;
 mod token;
@@ -21,6 +22,7 @@ pub use control::{Answer, Command, Examination, GiveUp, Handover, Request, Start
 pub use log::{LOG_VARIABLE, LogFormat, Verbosity, set_log_level, start_logging};
 pub use metrics::{AppliedOp, CATALOGUE, Entry, EventOp, GATES, IndexBuild, Kind, Metrics, MismatchKind, RetryCause, reference_table};
 pub use openapi::openapi;
+pub use renewed::Renewed;
 pub use server::{Endpoint, Setup, serve};
 pub use tls::Tls;
 pub use token::{Token, private};

@@ -4,6 +4,7 @@
 use super::access::{self, Access};
 use super::control::Request;
 use super::metrics::Metrics;
+use super::renewed::Renewed;
 use super::token::Token;
 use super::{guard, openapi, probes};
 use crate::error::{Error, Result};
@@ -80,16 +81,22 @@ impl Endpoint {
     }
 }
 
-/// Serves until `stop`, then lets the answers on their way out for two seconds.
+/// Serves until `stop`, and takes up files of `access` that change; then lets the answers on their way out for two seconds.
 ///
 /// # Errors
 /// [`Error::BadConfig`] where the listener is not usable.
 pub async fn serve(listener: TcpListener, access: Access, state: Endpoint, stop: CancellationToken) -> Result<()> {
     let loopback_only = listener.local_addr().map_err(unusable)?.ip().is_loopback();
-    let routes = routes(state, access.token, loopback_only);
-    match access.tls {
-        None => serve_on(listener, routes, stop).await,
-        Some(tls) => serve_on(tls.listen(listener), routes, stop).await,
+    let routes = routes(state, access.token.clone(), loopback_only);
+    let served = async {
+        match access.tls.clone() {
+            None => serve_on(listener, routes, stop).await,
+            Some(tls) => serve_on(tls.listen(listener), routes, stop).await,
+        }
+    };
+    tokio::select! {
+        served = served => served,
+        never = access.follow() => match never {},
     }
 }
 
@@ -111,7 +118,7 @@ async fn serve_on<L: Listener<Addr: std::fmt::Debug>>(listener: L, routes: Route
     }
 }
 
-fn routes(state: Endpoint, token: Option<Token>, loopback_only: bool) -> Router {
+fn routes(state: Endpoint, token: Option<Renewed<Token>>, loopback_only: bool) -> Router {
     let token = Arc::new(token);
     let (described, _) = openapi::described().split_for_parts();
     described

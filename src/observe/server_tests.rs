@@ -203,7 +203,7 @@ async fn with_a_token_only_probes_are_answered_without_it() {
     let path = folder.path().join("token");
     std::fs::write(&path, "0123456789abcdef\n").unwrap();
     std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-    let access = Access { token: Some(Token::read(&path, "--token-file").unwrap()), tls: None };
+    let access = Access { token: Some(Token::renewed(&path, "--token-file").unwrap()), tls: None };
     let server = start_with(true, access).await;
     server.status.send_modify(|s| {
         s.phase = "copying".into();

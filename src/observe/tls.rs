@@ -1,6 +1,9 @@
 //! TLS of the endpoint: rustls with ring, and a listener whose handshakes do not wait for each other.
 
-use super::token::{bad, private};
+use super::{
+    renewed::Renewed,
+    token::{bad, private},
+};
 use crate::error::Result;
 use axum::serve::Listener;
 use rustls::{
@@ -64,8 +67,20 @@ impl Tls {
         Ok(Self(Arc::new(config).into()))
     }
 
+    /// The same, read again when a file changes: connections made from then on see the new one.
+    ///
+    /// # Errors
+    /// As [`Tls::read`].
+    pub fn renewed(certificate: &Path, key: &Path, client_ca: Option<&Path>) -> Result<Renewed<Self>> {
+        let (certificate, key, client_ca) = (certificate.to_owned(), key.to_owned(), client_ca.map(Path::to_owned));
+        let files = [&certificate, &key].into_iter().chain(&client_ca).cloned().collect();
+        Renewed::new(files, move || Self::read(&certificate, &key, client_ca.as_deref()))
+    }
+}
+
+impl Renewed<Tls> {
     pub(super) fn listen(self, tcp: TcpListener) -> TlsListener {
-        TlsListener { tcp, acceptor: self.0, handshakes: JoinSet::new() }
+        TlsListener { tcp, tls: self, handshakes: JoinSet::new() }
     }
 }
 
@@ -82,7 +97,7 @@ fn certificates(path: &Path, flag: &str) -> Result<Vec<CertificateDer<'static>>>
 /// Hands out connections whose handshake is done.
 pub(super) struct TlsListener {
     tcp: TcpListener,
-    acceptor: TlsAcceptor,
+    tls: Renewed<Tls>,
     handshakes: JoinSet<Option<(TlsStream<TcpStream>, SocketAddr)>>,
 }
 
@@ -96,7 +111,7 @@ impl Listener for TlsListener {
                 Some(done) = self.handshakes.join_next() => if let Ok(Some(connection)) = done { return connection },
                 // The listener of the plain endpoint waits out what cannot be accepted, such as too many open files.
                 (stream, from) = Listener::accept(&mut self.tcp), if self.handshakes.len() < HANDSHAKES => {
-                    let accepting = self.acceptor.accept(stream);
+                    let accepting = self.tls.now().0.accept(stream);
                     self.handshakes.spawn(async move {
                         let done = timeout(HANDSHAKE, accepting).await;
                         let why = match done {

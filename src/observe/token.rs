@@ -1,5 +1,6 @@
 //! The bearer token, from a file that others may not read.
 
+use super::renewed::Renewed;
 use crate::error::{Error, Result};
 use secrecy::{ExposeSecret, SecretString};
 use std::{fs, path::Path};
@@ -25,6 +26,15 @@ impl Token {
         }
         let problem = format!("names a file that holds no token: {} (one line of at least {SHORTEST} visible characters)", path.display());
         Err(bad(flag, problem, "make one: `openssl rand -hex 32 > FILE && chmod 600 FILE`"))
+    }
+
+    /// The same, read again when the file changes.
+    ///
+    /// # Errors
+    /// As [`Token::read`].
+    pub fn renewed(path: &Path, flag: &'static str) -> Result<Renewed<Self>> {
+        let path = path.to_owned();
+        Renewed::new(vec![path.clone()], move || Self::read(&path, flag))
     }
 
     /// Whether this is it. Takes as long for a wrong one of the same length, wherever it differs.

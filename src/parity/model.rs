@@ -1,6 +1,7 @@
 //! Random histories of touches, looks, saves and crashes: no touch may be forgotten before it was looked at.
 
 use super::*;
+use crate::model::PartitionId;
 use bson::rawdoc;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::PersistentDifference;
+use crate::model::PartitionId;
 use bson::rawdoc;
 
 const X: CollectionUuid = CollectionUuid([1; 16]);

@@ -49,6 +49,17 @@ use std::{
 };
 use tokio_util::sync::CancellationToken;
 
+/// Whose documents are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counted {
+    /// No collection's.
+    None,
+    /// Those of collections in which it takes a moment.
+    OfFew,
+    /// All collections'.
+    All,
+}
+
 /// How to compare.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -76,13 +87,11 @@ pub struct Settings {
     pub ignore_sharding: bool,
     /// The target is not sealed yet: some options are rightly not on it.
     pub parked: bool,
-    /// Whether [`structure_only`] counts documents, too.
-    pub counted: bool,
+    /// Whose documents [`structure_only`] counts, too.
+    pub counted: Counted,
     /// A migration follows the source meanwhile: a collection that is dropped is nothing unusual, and one that is distributed in
     /// another way is worth a warning.
     pub live: bool,
-    /// Whether [`structure_only`] counts the documents of large collections, too.
-    pub count: bool,
     /// Documents of these namespaces of the source only; structure is compared of all.
     pub only: Option<Arc<BTreeSet<Namespace>>>,
     /// Whether documents that differ in nothing but the order of fields are equal.
@@ -112,9 +121,8 @@ impl Settings {
             max_listed: 1_000,
             generations: 10,
             parked: false,
-            counted: true,
+            counted: Counted::All,
             live: false,
-            count: true,
             only: None,
             ignore_field_order: false,
             mended: Mended::default(),
@@ -211,7 +219,7 @@ where
 /// Collections with no more documents than this are counted in any case: it takes a moment.
 const COUNTED_ANYWAY: u64 = 200_000;
 
-/// Compares options and indexes, and counts documents exactly (see [`Settings::count`]): for the moment of the cutover when the source
+/// Compares options and indexes, and counts documents exactly: for the moment of the cutover when the source
 /// stands still and the documents have been compared. Nothing is looked at twice.
 ///
 /// # Errors
@@ -230,9 +238,9 @@ pub async fn structure_only<A: Source, B: Source>(
     let found = survey::look((source, target), selection, settings, stop).await?;
     let mut draft = Draft::default();
     draft.covered.parked = settings.parked;
-    let jobs: Vec<_> = found.pairs.iter().filter(|_| settings.counted).filter_map(plan::Pair::collections).collect();
+    let jobs: Vec<_> = found.pairs.iter().filter(|_| settings.counted != Counted::None).filter_map(plan::Pair::collections).collect();
     let counts = parallel::all(jobs, settings.workers, stop, |(ours, theirs), _| {
-        let (source, target, all) = (source.clone(), target.clone(), settings.count);
+        let (source, target, all) = (source.clone(), target.clone(), settings.counted == Counted::All);
         async move {
             // To count is to read the whole index.
             if !all && source.estimate(&ours).await?.documents > COUNTED_ANYWAY {

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     model::{ClusterTime, DocumentKey, Side},
-    source::{CollectionRef, Found, Source},
+    source::{CollectionRef, Fetched, Found, Source},
 };
 use std::collections::{BTreeSet, HashMap, HashSet};
 use tokio::time::Instant;
@@ -222,14 +222,12 @@ async fn confirmed<A: Source, B: Source>(
     (source_time, target_time): (ClusterTime, ClusterTime),
 ) -> Result<Difference> {
     let one = std::slice::from_ref(key);
-    let ours = match source.fetch(&pair.source, one, source_time).await? {
-        Found::Here(found) => found.documents.into_iter().next(),
-        Found::Gone => None,
-    };
-    let theirs = match target.fetch(&pair.target, one, target_time).await? {
-        Found::Here(found) => found.documents,
+    let documents = |found| match found {
+        Found::Here(Fetched { documents, .. }) => documents,
         Found::Gone => Vec::new(),
     };
+    let ours = documents(source.fetch(&pair.source, one, source_time).await?).into_iter().next();
+    let theirs = documents(target.fetch(&pair.target, one, target_time).await?);
     let twice = theirs.len() > 1;
     let theirs = theirs.into_iter().next();
     let detail = match (kind, &ours, &theirs) {

@@ -4,8 +4,10 @@
 //! A name says its unit: `_seconds`, `_bytes`, else a count. `_total` only ever grows, and starts at 0
 //! with the process.
 
-use super::labels::{ACTIVITIES, AppliedOp, EventOp, GATES, INDEX_STATES, MismatchKind, PARTITION_STATES, RetryCause, SIDES};
-use crate::model::{Phase, SlowReason};
+use super::labels::{
+    ACTIVITIES, AppliedOp, EventOp, GATES, INDEX_STATES, MismatchKind, PARTITION_STATES, RetryCause, SIDES, SWITCHES, WORK,
+};
+use crate::model::{LOG_LEVELS, Phase, SlowReason};
 use std::fmt::Write;
 
 /// How a metric behaves.
@@ -126,6 +128,12 @@ catalogue! {
     THROTTLED = gauge("mongoferry_throttled", &[("reason", &SlowReason::LABELS)], "1 for each reason that holds the work back, 0 for the others.");
     COPY_SHARE = gauge("mongoferry_throttle_copy_ratio", &[], "Share of its own speed that the adaptive throttle allows the copy, from 0 to 1.");
     TAIL_SHARE = gauge("mongoferry_throttle_tail_ratio", &[], "Share of its own speed that the adaptive throttle allows the tail, from 0 to 1.");
+
+    // What an operator has set.
+    SETTING_ON = gauge("mongoferry_setting_on", &[("setting", &SWITCHES)], "1 for each setting that is on, 0 for one that is off.");
+    RATE_LIMIT_BYTES = gauge("mongoferry_rate_limit_bytes", &[("work", &WORK)], "Bytes a second that the rate of a work allows; 0 while it has no such limit.");
+    RATE_LIMIT_OPERATIONS = gauge("mongoferry_rate_limit_operations", &[("work", &WORK)], "Documents or events a second that the rate of a work allows; 0 while it has no such limit.");
+    LOG_LEVEL = gauge("mongoferry_log_level", &[("level", &LOG_LEVELS)], "1 for the level of the log, 0 for the others.");
 
     BUILD_INFO = gauge("mongoferry_build_info", &[("version", &[])], "Always 1; the label tells the version.");
 }

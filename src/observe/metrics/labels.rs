@@ -105,6 +105,12 @@ pub(super) const PARTITION_STATES: [&str; 3] = ["waiting", "running", "done"];
 /// States of an [`crate::model::UnfinishedIndex`].
 pub(super) const INDEX_STATES: [&str; 3] = ["waiting", "building", "failed"];
 
+/// Settings that are on or off.
+pub(super) const SWITCHES: [&str; 2] = ["adaptive-throttle", "verification"];
+
+/// What has a rate.
+pub(super) const WORK: [&str; 2] = ["copy", "tail"];
+
 /// In the order of [`crate::model::Side`]'s variants.
 pub(super) const SIDES: [&str; 2] = ["source", "target"];
 

@@ -2,9 +2,9 @@
 
 use super::age::Age;
 use super::catalogue as c;
-use super::labels::{ACTIVITIES, GATES, INDEX_STATES};
+use super::labels::{ACTIVITIES, GATES, INDEX_STATES, SWITCHES, WORK};
 use super::register::{gauge, gauges, unknown_gauge};
-use crate::model::{Phase, SlowReason, Status};
+use crate::model::{LOG_LEVELS, Phase, SlowReason, Status};
 use prometheus::{Gauge, Registry};
 
 pub(super) struct Mirror {
@@ -28,6 +28,10 @@ pub(super) struct Mirror {
     throttled: [Gauge; SlowReason::LABELS.len()],
     copy_share: Gauge,
     tail_share: Gauge,
+    setting_on: [Gauge; SWITCHES.len()],
+    rate_limit_bytes: [Gauge; WORK.len()],
+    rate_limit_operations: [Gauge; WORK.len()],
+    log_level: [Gauge; LOG_LEVELS.len()],
 }
 
 impl Mirror {
@@ -53,6 +57,10 @@ impl Mirror {
             throttled: gauges(r, &c::THROTTLED, SlowReason::LABELS),
             copy_share: gauge(r, &c::COPY_SHARE),
             tail_share: gauge(r, &c::TAIL_SHARE),
+            setting_on: gauges(r, &c::SETTING_ON, SWITCHES),
+            rate_limit_bytes: gauges(r, &c::RATE_LIMIT_BYTES, WORK),
+            rate_limit_operations: gauges(r, &c::RATE_LIMIT_OPERATIONS, WORK),
+            log_level: gauges(r, &c::LOG_LEVEL, LOG_LEVELS),
         }
     }
 
@@ -83,6 +91,16 @@ impl Mirror {
         }
         self.copy_share.set(s.throttle.copy_share.unwrap_or(1.0));
         self.tail_share.set(s.throttle.tail_share.unwrap_or(1.0));
+        let settings = &s.settings;
+        for (gauge, on) in self.setting_on.iter().zip([settings.adaptive_throttle, settings.verification]) {
+            gauge.set(one(on));
+        }
+        let rates = [settings.copy_rate, settings.tail_rate];
+        for ((bytes, operations), rate) in self.rate_limit_bytes.iter().zip(&self.rate_limit_operations).zip(rates) {
+            bytes.set(rate.bytes.unwrap_or_default() as f64);
+            operations.set(rate.operations.unwrap_or_default() as f64);
+        }
+        one_of(&self.log_level, LOG_LEVELS, &settings.log_level);
     }
 }
 

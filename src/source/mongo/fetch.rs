@@ -16,12 +16,36 @@ const UUID_MISMATCH: i32 = 361;
 /// NamespaceNotFound.
 const NAMESPACE_NOT_FOUND: i32 = 26;
 
-/// Where the collection is by now, if `error` says that it is not where we looked; `None` when it is gone.
-pub(crate) async fn relocated(cluster: &Cluster, of: &CollectionRef, error: Error) -> Result<Option<CollectionRef>> {
-    if !matches!(error.code(), Some(UUID_MISMATCH | NAMESPACE_NOT_FOUND)) {
-        return Err(error);
+/// How often a collection is followed to another name in one call.
+const RELOCATIONS: u32 = 3;
+
+/// Does something with a collection under the name that it has by now; tells that one, too.
+pub(crate) async fn wherever<T, F>(
+    cluster: &Cluster,
+    of: &CollectionRef,
+    act: impl Fn(CollectionRef) -> F,
+) -> Result<Found<(CollectionRef, T)>>
+where
+    F: Future<Output = Result<T>>,
+{
+    let mut of = of.clone();
+    for _ in 0..RELOCATIONS {
+        match act(of.clone()).await {
+            Ok(done) => return Ok(Found::Here((of, done))),
+            Err(error) if matches!(error.code(), Some(UUID_MISMATCH | NAMESPACE_NOT_FOUND)) => match locate(cluster, &of).await? {
+                Some(there) => of = there,
+                None => return Ok(Found::Gone),
+            },
+            Err(error) => return Err(error),
+        }
     }
-    locate(cluster, of).await
+    // The nodes do not agree where it is: one lags behind a rename. It passes.
+    Err(Error::Unreachable {
+        side: cluster.side(),
+        doing: format!("looking for `{}`", of.ns),
+        why: Trouble::Other,
+        source: "it was renamed meanwhile".into(),
+    })
 }
 
 /// Under which name the collection is known now; `None` when it is gone.
@@ -52,44 +76,24 @@ pub(crate) async fn fetch(
     after: ClusterTime,
     at: ReadAt,
 ) -> Result<Found<Fetched>> {
-    let mut of = of.clone();
-    for _ in 0..RELOCATIONS {
+    let read = |of: CollectionRef| async move {
         let command = find_keys(by, &of, keys, after, at);
         let doing = format!("reading documents of `{}` again", of.ns);
-        let read = cluster
-            .retry()
-            .run(|| async {
-                let mut cursor = cluster.open(of.ns.db(), &doing, command.clone(), CursorOptions::default()).await?;
-                let mut fetched = Fetched { documents: Vec::new(), read_at: after };
-                while let Some(reply) = cursor.next().await? {
-                    fetched.documents.extend(raw::elements(reply.documents()?).filter_map(|e| e.document()).map(raw::owned));
-                    fetched.read_at = fetched.read_at.max(reply.operation_time().unwrap_or_default());
-                }
-                Ok(fetched)
-            })
-            .await;
-        match read {
-            Ok(fetched) => return Ok(Found::Here(fetched)),
-            Err(error) => match relocated(cluster, &of, error).await? {
-                Some(there) => of = there,
-                None => return Ok(Found::Gone),
-            },
-        }
-    }
-    Err(elusive(cluster, &of))
-}
-
-/// How often a collection is followed to another name in one call.
-pub(crate) const RELOCATIONS: u32 = 3;
-
-/// The nodes do not agree where the collection is: one lags behind a rename. It passes.
-pub(crate) fn elusive(cluster: &Cluster, of: &CollectionRef) -> Error {
-    Error::Unreachable {
-        side: cluster.side(),
-        doing: format!("looking for `{}`", of.ns),
-        why: Trouble::Other,
-        source: "it was renamed meanwhile".into(),
-    }
+        let once = || async {
+            let mut cursor = cluster.open(of.ns.db(), &doing, command.clone(), CursorOptions::default()).await?;
+            let mut fetched = Fetched { documents: Vec::new(), read_at: after };
+            while let Some(reply) = cursor.next().await? {
+                fetched.documents.extend(raw::elements(reply.documents()?).filter_map(|e| e.document()).map(raw::owned));
+                fetched.read_at = fetched.read_at.max(reply.operation_time().unwrap_or_default());
+            }
+            Ok(fetched)
+        };
+        cluster.retry().run(once).await
+    };
+    Ok(match wherever(cluster, of, read).await? {
+        Found::Here((_, fetched)) => Found::Here(fetched),
+        Found::Gone => Found::Gone,
+    })
 }
 
 fn find_keys(by: Identity, of: &CollectionRef, keys: &[DocumentKey], after: ClusterTime, at: ReadAt) -> RawDocumentBuf {

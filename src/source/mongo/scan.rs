@@ -1,10 +1,7 @@
 //! Reading a range of a collection, and finding keys that split it.
 
 use super::super::{CollectionRef, Found, Scan, ScanBatch, ScanRange};
-use super::{
-    fetch::{RELOCATIONS, elusive, relocated},
-    identity::Identity,
-};
+use super::{fetch::wherever, identity::Identity};
 use crate::{
     error::{Error, Result},
     model::{Bound, ClusterTime, raw},
@@ -36,27 +33,18 @@ impl MongoScan {
         of: &CollectionRef,
         range: ScanRange,
     ) -> Result<Found<Self>> {
-        let options = CursorOptions { batch_documents: Some(range.batch_documents), await_time: None, on: Some(on) };
-        let mut of = of.clone();
-        for _ in 0..RELOCATIONS {
-            let doing = format!("reading `{}`", of.ns);
-            // A range from MaxKey to the end is that one key; the server refuses it as `min` (RAN: code 51175).
-            let only_max_key = !range.natural && range.max.is_none() && range.from.as_ref().is_some_and(is_max_key);
+        let options = &CursorOptions { batch_documents: Some(range.batch_documents), await_time: None, on: Some(on) };
+        // A range from MaxKey to the end is that one key; the server refuses it as `min` (RAN: code 51175).
+        let only_max_key = !range.natural && range.max.is_none() && range.from.as_ref().is_some_and(is_max_key);
+        let open = |of: CollectionRef| {
             let command = if only_max_key { find_max_key(by, &of, &range) } else { find(by, &of, &range) };
-            match cluster.open(of.ns.db(), &doing, command, options.clone()).await {
-                Ok(cursor) => {
-                    // Without `min` either it is a plain scan of the index, which shows MaxKey by itself.
-                    let open_end = range.max.is_none() && range.from.is_some() && !range.natural && !only_max_key;
-                    let last = open_end.then(|| (of.ns.db().to_owned(), find_max_key(by, &of, &range), options));
-                    return Ok(Found::Here(Self { cluster: cluster.clone(), cursor, before: range.after, last }));
-                }
-                Err(error) => match relocated(cluster, &of, error).await? {
-                    Some(there) => of = there,
-                    None => return Ok(Found::Gone),
-                },
-            }
-        }
-        Err(elusive(cluster, &of))
+            async move { cluster.open(of.ns.db(), &format!("reading `{}`", of.ns), command, options.clone()).await }
+        };
+        let Found::Here((of, cursor)) = wherever(cluster, of, open).await? else { return Ok(Found::Gone) };
+        // Without `min` either it is a plain scan of the index, which shows MaxKey by itself.
+        let open_end = range.max.is_none() && range.from.is_some() && !range.natural && !only_max_key;
+        let last = open_end.then(|| (of.ns.db().to_owned(), find_max_key(by, &of, &range), options.clone()));
+        Ok(Found::Here(Self { cluster: cluster.clone(), cursor, before: range.after, last }))
     }
 }
 

@@ -88,8 +88,9 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
     }
 
     async fn fill(&self, collection: &Collection) -> Result<Span> {
-        let Tail { source, target, race, metrics, retry, .. } = self.tail;
-        let span = Transfer { source, target, race, metrics, retry, stop: self.stop }.run(collection).await?;
+        // By the tail's pace, which waits for it.
+        let Tail { source, target, race, metrics, pace, retry, .. } = self.tail;
+        let span = Transfer { source, target, race, metrics, pace, retry, stop: self.stop }.run(collection).await?;
         collection.entry_mut().state = State::Complete;
         self.save(collection).await?;
         Ok(span)

@@ -1,10 +1,7 @@
 //! Reading a range of a collection as it was at one cluster time, and again at a later one after a while.
 
 use super::{
-    super::{
-        fetch::{RELOCATIONS, elusive, relocated},
-        identity::Identity,
-    },
+    super::{fetch::wherever, identity::Identity},
     placement,
 };
 use crate::{
@@ -154,17 +151,7 @@ impl Part {
         of: &CollectionRef,
         range: &ScanRange,
     ) -> Result<Found<(CollectionRef, Self)>> {
-        let mut of = of.clone();
-        for _ in 0..RELOCATIONS {
-            match Self::open(cluster, by, on, &of, range).await {
-                Ok(part) => return Ok(Found::Here((of, part))),
-                Err(error) => match relocated(cluster, &of, error).await? {
-                    Some(there) => of = there,
-                    None => return Ok(Found::Gone),
-                },
-            }
-        }
-        Err(elusive(cluster, &of))
+        wherever(cluster, of, |of| async move { Self::open(cluster, by, on, &of, range).await }).await
     }
 
     async fn open(cluster: &Cluster, by: Identity, on: &SelectionCriteria, of: &CollectionRef, range: &ScanRange) -> Result<Self> {
