@@ -62,7 +62,7 @@ pub(crate) fn run(config: Config, way: Way, options: OutputOptions) -> Result<u8
     let ended = signals::run_until_done(&stop, || async {
         let shown = CancellationToken::new();
         let work = async {
-            let result = crate::engine::run(config, way, publish, stop.clone()).await;
+            let result = Box::pin(crate::engine::run(config, way, publish, stop.clone())).await;
             shown.cancel();
             result
         };
