@@ -1,18 +1,35 @@
 //! From a sharded cluster to another one with more shards, while chunks move on both.
 
 mod real {
-    use crate::support::{DEADLINE, Ferry, run, seed, told, whole_machine};
+    use crate::support::{DEADLINE, Ferry, full, run, seed, told, whole_machine};
     use bson::{Document, doc};
     use futures_util::TryStreamExt;
     use mongodb::Client;
+    use rand::{Rng, SeedableRng, rngs::StdRng};
     use std::{collections::BTreeSet, time::Duration};
-    use testbed::{Load, LoadOptions, ShardedCluster, end, parity, sharded};
+    use testbed::{DataSet, Load, LoadOptions, ShardedCluster, end, fill, parity, sharded};
     use tokio::time::{Instant, sleep};
 
-    /// What the load writes to that is sharded on the source, by what.
-    fn keys() -> [(&'static str, Document); 3] {
-        [("load0.c0", doc! {"_id": "hashed"}), ("load1.c1", doc! {"_id": 1}), ("shop.ranges", doc! {"n": 1})]
+    /// What is sharded on the source, by what: the load writes to the first two.
+    fn keys() -> [(&'static str, Document); 5] {
+        [
+            ("load0.c0", doc! {"_id": "hashed"}),
+            ("load1.c1", doc! {"_id": 1}),
+            ("shop.ranges", doc! {"n": 1}),
+            ("filled.orders", doc! {"_id": "hashed"}),
+            ("filled.events", doc! {"_id": 1}),
+        ]
     }
+
+    /// How hard it is; `MONGOFERRY_TEST_FULL_KILL=1` for the long form.
+    struct Form {
+        kills: u32,
+        documents: u64,
+        ops_per_second: u32,
+    }
+
+    const USUAL: Form = Form { kills: 2, documents: 8_000, ops_per_second: 300 };
+    const LONG: Form = Form { kills: 20, documents: 80_000, ops_per_second: 2_200 };
 
     async fn shards_of(client: &Client, ns: &str) -> BTreeSet<String> {
         let config = client.database("config");
@@ -26,8 +43,9 @@ mod real {
     #[tokio::test(flavor = "multi_thread")]
     async fn the_layout_is_taken_over_and_nothing_is_lost_through_load_moves_and_kills() {
         let seed = seed("sharded to sharded");
+        let (form, mut rng) = (if full("KILL") { LONG } else { USUAL }, StdRng::seed_from_u64(seed));
         let _machine = whole_machine().await;
-        let options = |shards| sharded::Options { shards, oplog_mb: 512, ..sharded::Options::default() };
+        let options = |shards| sharded::Options { shards, oplog_mb: 1024, ..sharded::Options::default() };
         let (source, target) = tokio::try_join!(ShardedCluster::start(options(2)), ShardedCluster::start(options(3))).unwrap();
         let (from, to) = (source.client().await.unwrap(), target.client().await.unwrap());
         for (ns, key) in keys() {
@@ -40,7 +58,9 @@ mod real {
         ranges.insert_many((0..4_000).map(|id| doc! {"_id": id, "n": id % 400, "text": "x".repeat(500)})).await.unwrap();
         let unique = vec![doc! {"key": {"n": 1, "_id": 1}, "name": "unique", "unique": true}];
         run(&from, "shop", doc! {"createIndexes": "ranges", "indexes": unique}).await;
-        let load = Load::start(from.clone(), LoadOptions { seed, ops_per_second: 300, ..LoadOptions::default() });
+        let set = DataSet { database: "filled".into(), documents: form.documents, seed, indexes: false, ..DataSet::default() };
+        fill(&from, set).await.unwrap();
+        let load = Load::start(from.clone(), LoadOptions { seed, ops_per_second: form.ops_per_second, ..LoadOptions::default() });
         let names: Vec<String> = keys().iter().map(|(ns, _)| (*ns).to_owned()).collect();
         // Where a collection is to be split is told by its documents.
         while from.database("load1").collection::<Document>("c1").estimated_document_count().await.unwrap() < 500 {
@@ -48,15 +68,27 @@ mod real {
         }
         let moving = source.balance(&names).await.unwrap();
 
+        // So slow that half of the kills find it copying.
+        let rate = format!("copy-rate={}kB/s", 1_000 * form.documents / 2_000 / u64::from(form.kills));
         let mut ferry = Ferry::start(&source.uri(), &target.uri(), &["--partition-size", "1MiB", "--verbose"]);
         ferry.wait_for_phase("copying").await;
+        ferry.verb(&["set", &rate]).await.expect(0, "set");
         for (ns, _) in keys() {
             assert_eq!(shards_of(&to, ns).await.len(), 3, "{ns} does not lie on all shards of the target");
         }
         let moving_there = target.balance(&names).await.unwrap();
-        for behind in ["copying", "tailing"] {
-            ferry.wait_for_phase(behind).await;
+        for n in 0..form.kills {
+            let behind = if n < form.kills / 2 { "copying" } else { "tailing" };
+            if n == form.kills / 2 {
+                ferry.status().await;
+                ferry.verb(&["set", "copy-rate=unlimited"]).await.expect(0, "set");
+            }
+            let status = ferry.wait_for_phase(behind).await;
+            // The moment is what is at random here; nothing waits for it.
+            sleep(Duration::from_millis(rng.random_range(0..1_500))).await;
             ferry.kill_9();
+            let moved = (moving.moved(), moving_there.moved());
+            eprintln!("kill {n} hit {} at {} documents, {moved:?} chunks moved", status["phase"], status["copy"]["documents"]);
             ferry.restart();
         }
         ferry.wait_for_phase("tailing").await;
@@ -74,7 +106,8 @@ mod real {
         let counts = load.stop().await;
         ferry.wait_until_caught_up(&from).await;
         let moved = (moving.stop().await, moving_there.stop().await);
-        eprintln!("{} operations, {moved:?} chunks moved", counts.operations);
+        let (operations, rate) = (counts.operations, counts.operations_per_second);
+        eprintln!("{operations} operations, {rate:.0} a second, {} refused; {moved:?} chunks moved", counts.errors);
         let told = ferry.cutover(&["--writes-stopped"]).await;
         assert_eq!(told.code, 0, "the cutover failed: {told:?}\n{}", ferry.log());
         assert_eq!(ferry.wait_exit().await, 0, "{}", ferry.log());
