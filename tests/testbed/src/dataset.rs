@@ -47,6 +47,13 @@ impl Default for DataSet {
     }
 }
 
+impl DataSet {
+    /// Its collections.
+    pub fn names(&self) -> Vec<String> {
+        (0..self.collections).map(|collection| subject(collection).0).collect()
+    }
+}
+
 /// What was made.
 #[derive(Debug, Clone, Copy, serde::Serialize)]
 #[serde(rename_all = "camelCase")]

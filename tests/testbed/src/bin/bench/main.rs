@@ -4,6 +4,7 @@
 //! on a fresh target: the floor (the same documents, encoded already, inserted over as many connections with nothing
 //! else done), mongoferry's copy, and `mongodump | mongorestore` where there is one. The ratios are what counts.
 
+mod clusters;
 mod copy;
 mod failure;
 mod ferry;
@@ -91,6 +92,9 @@ struct Arguments {
     /// Leave out the tail and the comparison at the end.
     #[arg(long)]
     copy_only: bool,
+    /// Measure copy and tail between sharded clusters instead, once with each of these numbers of shards on both sides: 1,2,3.
+    #[arg(long, value_delimiter = ',', conflicts_with = "copy_only")]
+    shards: Vec<usize>,
     /// Where the JSON goes; - for stdout, instead of the table.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -113,15 +117,24 @@ async fn main() -> ExitCode {
 impl Arguments {
     async fn run(mut self) -> Result<()> {
         let json_path = self.json.take();
-        let bench = Bench::prepare(self).await?;
-        let measured = bench.measure().await;
-        bench.close().await;
-        let report = measured?;
-        let json = serde_json::to_string_pretty(&report).map_err(|error| Failure::new(error.to_string()))?;
+        let (json, table) = if self.shards.is_empty() {
+            let bench = Bench::prepare(self).await?;
+            let measured = bench.measure().await;
+            bench.close().await;
+            let report = measured?;
+            (serde_json::to_string_pretty(&report), report.table())
+        } else {
+            let mut all = Vec::new();
+            for shards in &self.shards {
+                all.push(clusters::measure(&self, *shards).await?);
+            }
+            (serde_json::to_string_pretty(&all), clusters::table(&all))
+        };
+        let json = json.map_err(|error| Failure::new(error.to_string()))?;
         match json_path {
             Some(path) if path == Path::new("-") => println!("{json}"),
             path => {
-                println!("{}", report.table());
+                println!("{table}");
                 if let Some(path) = path {
                     std::fs::write(&path, json + "\n")
                         .map_err(|error| Failure::new(format!("cannot write {}: {error}", path.display())))?;
