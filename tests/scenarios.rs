@@ -27,7 +27,7 @@ mod real {
         clusters::Clusters,
         stage::{Failures, Sides, Stage, compare},
     };
-    use crate::support::Pair;
+    use crate::support::{DEADLINE, Pair};
     use futures_util::FutureExt;
     use std::{panic::AssertUnwindSafe, time::Duration};
     use testbed::Options;
@@ -159,7 +159,7 @@ mod real {
         ferry.wait_for_phase("tailing").await;
         ferry.wait_until_caught_up(stage.sides.from).await;
         let Stage { sides, mut failures, .. } = stage;
-        let ready = ferry.wait_within(PATIENCE, "every gate to be open", |s| s["can_cut_over"] == true).await;
+        let ready = ferry.wait_within(DEADLINE, "every gate to be open", |s| s["can_cut_over"] == true).await;
         let status = ready.unwrap_or_else(|status| status);
         let metrics = ferry.metrics().await;
         let cutover = ferry.verb(&[&["cutover", "--yes"], how].concat()).await;

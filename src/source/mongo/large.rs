@@ -33,7 +33,8 @@ pub(super) fn is_too_large(error: &Error) -> bool {
 /// Some events behind a position, without their documents; the last of them is the first with a large key, if there is one.
 ///
 /// # Errors
-/// As classified; [`Error::Unsupported`] where not even that fits, which takes an `_id` above 4 MiB.
+/// As classified; [`Error::Unsupported`] where not even that fits, which takes an `_id` above 4 MiB; above 3 MiB from
+/// a sharded cluster, where a shard's reply to its router holds the token twice.
 pub(super) async fn without_documents(cluster: &Cluster, from: &StartAt, shows: Shows) -> Result<Vec<RawDocumentBuf>> {
     // Then there is something small behind them, and a reply that reaches the end has a small token of its own.
     fence::note(cluster, "behind a large event").await?;
@@ -89,7 +90,7 @@ fn fitting(reply: Result<Option<Reply>>) -> Result<Option<Reply>> {
         Err(error) if is_too_large(&error) => Err(Error::Unsupported {
             what: "a change event that does not fit into a reply, even without its document,".into(),
             ns: None,
-            hint: "an `_id` above 4 MiB does this: exclude its collection with `--exclude`, and copy again".into(),
+            hint: "an `_id` above 4 MiB does this, or above 3 MiB from a sharded cluster: exclude its collection with `--exclude`, and copy again".into(),
         }),
         other => other,
     }

@@ -50,11 +50,11 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
             // `convertToCapped` and `cloneCollectionAsCapped` fill it unseen.
             entry.state = State::Copying;
         }
-        self.make(entry).await
+        if uuid.is_none() { self.make_view(entry).await } else { self.make(entry).await }
     }
 
     /// Makes a collection on the target, and has the documents copied that the stream does not tell.
-    async fn make(&self, mut entry: Entry) -> Result<Brought> {
+    pub(super) async fn make(&self, mut entry: Entry) -> Result<Brought> {
         self.make_room(&entry.target).await?;
         if self.sharded {
             self.tail.target.lay_out(&entry.target, self.tail.source.layout_of(entry.uuid).await?);

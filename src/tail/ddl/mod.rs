@@ -10,6 +10,7 @@ mod modify;
 mod rename;
 mod series;
 mod succession;
+mod views;
 
 use super::Tail;
 use crate::{
