@@ -15,16 +15,16 @@ mod real {
 
     /// A cluster of either kind.
     enum Side {
-        Set(ReplicaSet),
-        Sharded(ShardedCluster),
+        Set(Box<ReplicaSet>),
+        Sharded(Box<ShardedCluster>),
     }
 
     impl Side {
         async fn set(name: &str) -> Self {
-            Side::Set(ReplicaSet::start(Options { name: name.into(), ..Options::default() }).await.unwrap())
+            Side::Set(Box::new(ReplicaSet::start(Options { name: name.into(), ..Options::default() }).await.unwrap()))
         }
         async fn sharded() -> Self {
-            Side::Sharded(ShardedCluster::start(sharded::Options::default()).await.unwrap())
+            Side::Sharded(Box::new(ShardedCluster::start(sharded::Options::default()).await.unwrap()))
         }
         fn uri(&self) -> String {
             match self {
