@@ -198,6 +198,8 @@ mod real {
     async fn a_process_that_dies_while_it_cuts_over_gives_the_source_back() {
         let pair = Pair::start().await;
         shop(&pair, 400).await;
+        // A collection that comes later would shut a gate until it is compared.
+        assert_writable(&pair.from, 0).await;
         let mut ferry = pair.ferry(&[]);
         ferry.wait_until_ready().await;
         // Fenced, and held there.
@@ -220,6 +222,8 @@ mod real {
     async fn a_target_that_stops_answering_while_it_is_handed_over_gives_the_source_back() {
         let pair = Pair::start().await;
         shop(&pair, 400).await;
+        // A collection that comes later would shut a gate until it is compared.
+        assert_writable(&pair.from, 0).await;
         let mut ferry = pair.ferry(&[]);
         ferry.wait_until_ready().await;
         // Silent while draining: fenced, and held there until the target is frozen.
