@@ -600,7 +600,7 @@ mod real {
         // As a role of one's own is easily written: all databases, and nothing of `system.*`.
         let actions = ["find", "insert", "update", "remove", "createCollection", "createIndex", "dropCollection", "dropIndex"];
         let narrow = vec![
-            doc! {"resource": {"db": "", "collection": ""}, "actions": actions.into_iter().chain(["collMod", "listCollections", "listIndexes", "bypassDocumentValidation", "collStats"]).collect::<Vec<_>>()},
+            doc! {"resource": {"db": "", "collection": ""}, "actions": actions.into_iter().chain(["collMod", "listCollections", "listIndexes", "bypassDocumentValidation", "collStats", "dropDatabase", "renameCollectionSameDB"]).collect::<Vec<_>>()},
             doc! {"resource": {"cluster": true}, "actions": ["listDatabases"]},
         ];
         pair.on_target("admin", doc! {"createRole": "narrow", "privileges": narrow, "roles": []}).await;
