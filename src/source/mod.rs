@@ -130,10 +130,10 @@ pub struct OplogWindow {
 }
 
 impl OplogWindow {
-    /// Seconds that it holds when it is full, at the rate so far.
+    /// Seconds that it holds when it is full, at the rate so far. One that began within this second is taken for a second old.
     #[must_use]
     pub fn seconds(&self) -> f64 {
-        f64::from(self.newest.seconds_since(self.oldest)) / self.filled
+        f64::from(self.newest.seconds_since(self.oldest).max(1)) / self.filled
     }
 
     /// Seconds until what is behind `resume` is overwritten, at the rate so far.
