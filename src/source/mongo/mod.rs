@@ -159,7 +159,7 @@ pub enum Followed {
     /// Of an older one.
     Watched(Box<Watched>),
     /// Of a router.
-    Sharded(Box<Swept<ShardedStream>>),
+    Sharded(Box<ShardedStream>),
 }
 
 /// A scan of what is on one replica set, or on several.
@@ -215,10 +215,7 @@ impl Source for MongoSource {
             (Shows::Everything { .. }, false) => {
                 Followed::Expanded(Box::new(Swept::over(stream, cluster, &self.known, self.asked.clone())))
             }
-            (Shows::Everything { .. }, true) => {
-                let stream = ShardedStream::over(stream, cluster.clone(), &self.known);
-                Followed::Sharded(Box::new(Swept::over(stream, cluster, &self.known, self.asked.clone())))
-            }
+            (Shows::Everything { .. }, true) => Followed::Sharded(Box::new(ShardedStream::over(stream, cluster, &self.known))),
             (Shows::Documents, false) => {
                 Followed::Watched(Box::new(Watched::over(stream, cluster, &from, &self.known, self.asked.clone())))
             }
