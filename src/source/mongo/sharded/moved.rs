@@ -86,6 +86,12 @@ impl EventStream for ShardedStream {
         self.note().await;
         let successions = self.successions().await?;
         let mut batch = self.stream.next().await?;
+        // What is told needs no telling, least of all behind a fence.
+        for event in &batch.events {
+            if let Change::Ddl(Ddl::Drop { uuid: Some(dropped), .. }) = &event.change {
+                self.identities.retain(|_, uuid| uuid != dropped);
+            }
+        }
         self.quiet = !batch.events.iter().any(|event| !matches!(event.change, Change::Idle));
         if let Some(position) = batch.events.last().map(|event| event.position.clone()) {
             let told = |ddl| ChangeEvent { position: position.clone(), change: Change::Ddl(ddl), bytes: 0 };
