@@ -155,7 +155,7 @@ impl MongoSource {
 /// A stream that shows everything, by itself or by watching.
 pub enum Followed {
     /// Of a server from 6.0 on.
-    Expanded(Box<Swept<MongoStream>>),
+    Expanded(Box<Swept>),
     /// Of an older one.
     Watched(Box<Watched>),
     /// Of a router.

@@ -5,7 +5,10 @@
 //! documents (see [`Asked`]). One that is not there is told as dropped, behind the events read before the look: if it
 //! comes again, or if its drop is told after all, that is behind it.
 
-use super::watch::{Asked, Known};
+use super::{
+    MongoStream,
+    watch::{Asked, Known},
+};
 use crate::{
     error::Result,
     model::{Change, ChangeEvent, ClusterTime, CollectionKind, Ddl, Namespace},
@@ -23,16 +26,16 @@ use tokio::time::Instant;
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// A stream with the drops of views that it does not tell.
-pub struct Swept<S> {
-    stream: S,
+pub struct Swept {
+    stream: MongoStream,
     cluster: Cluster,
     asked: Arc<Asked>,
     views: Views,
     looked_at: Instant,
 }
 
-impl<S> Swept<S> {
-    pub(super) fn over(stream: S, cluster: Cluster, known: &Known, asked: Arc<Asked>) -> Self {
+impl Swept {
+    pub(super) fn over(stream: MongoStream, cluster: Cluster, known: &Known, asked: Arc<Asked>) -> Self {
         asked.begin();
         let views = known.living.iter().filter(|c| c.info.kind == CollectionKind::View);
         let views = Views(views.map(|c| (c.info.ns.clone(), c.known_at)).collect());
@@ -50,7 +53,7 @@ async fn look(cluster: &Cluster, databases: &BTreeSet<String>) -> Result<BTreeSe
     Ok(there)
 }
 
-impl<S: EventStream> EventStream for Swept<S> {
+impl EventStream for Swept {
     async fn next(&mut self) -> Result<EventBatch> {
         let mut batch = self.stream.next().await?;
         batch.events.iter().for_each(|event| self.views.hear(event));

@@ -84,12 +84,13 @@ impl ShardedStream {
 impl EventStream for ShardedStream {
     async fn next(&mut self) -> Result<EventBatch> {
         self.note().await;
-        let successions = self.successions().await?;
+        let mut successions = self.successions().await?;
         let mut batch = self.stream.next().await?;
         // What is told needs no telling, least of all behind a fence.
         for event in &batch.events {
             if let Change::Ddl(Ddl::Drop { uuid: Some(dropped), .. }) = &event.change {
                 self.identities.retain(|_, uuid| uuid != dropped);
+                successions.retain(|ddl| ddl.uuid() != Some(*dropped));
             }
         }
         self.quiet = !batch.events.iter().any(|event| !matches!(event.change, Change::Idle));
