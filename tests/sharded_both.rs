@@ -108,13 +108,7 @@ mod real {
         let moved = (moving.stop().await, moving_there.stop().await);
         let (operations, rate) = (counts.operations, counts.operations_per_second);
         eprintln!("{operations} operations, {rate:.0} a second, {} refused; {moved:?} chunks moved", counts.errors);
-        let told = ferry.cutover(&["--writes-stopped"]).await;
-        assert_eq!(told.code, 0, "the cutover failed: {told:?}\n{}", ferry.log());
-        assert_eq!(ferry.wait_exit().await, 0, "{}", ferry.log());
-        let report = testbed::compare(&from, &to, parity::everything).await.unwrap();
-        let few: Vec<_> = report.differences.iter().take(30).map(ToString::to_string).collect();
-        assert!(report.is_equal(), "{} differences, such as\n{}\n{}", report.differences.len(), few.join("\n"), ferry.log());
-        let (ours, theirs) = report.documents();
+        let (ours, theirs) = ferry.hand_over_stopped(&from, &to).await;
         assert!(ours > 3_000 && ours == theirs, "{ours} documents on the source, {theirs} on the target");
         end(from).await;
         end(to).await;

@@ -276,6 +276,17 @@ impl Ferry {
         told
     }
 
+    /// Hands over from a source whose writers are stopped, and compares; gives how many documents each side has.
+    pub async fn hand_over_stopped(&mut self, from: &Client, to: &Client) -> (u64, u64) {
+        let told = self.cutover(&["--writes-stopped"]).await;
+        assert_eq!(told.code, 0, "the cutover failed: {told:?}\n{}", self.log());
+        assert_eq!(self.wait_exit().await, 0, "{}", self.log());
+        let report = testbed::compare(from, to, parity::everything).await.unwrap();
+        let few: Vec<_> = report.differences.iter().take(30).map(ToString::to_string).collect();
+        assert!(report.is_equal(), "{} differences, such as\n{}\n{}", report.differences.len(), few.join("\n"), self.log());
+        report.documents()
+    }
+
     /// Waits until it has ended; gives the exit code.
     pub async fn wait_exit(&mut self) -> i32 {
         let deadline = Instant::now() + DEADLINE;

@@ -189,3 +189,17 @@ pub trait Source: Clone + Send + Sync + 'static {
     /// Whether writes of users are blocked; `None` where the server has no such thing.
     fn writes_blocked(&self) -> impl Future<Output = Result<Option<bool>>> + Send;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_oplog_that_has_just_begun_has_headroom() {
+        let at = |t| ClusterTime { t, i: 1 };
+        let window = |newest, filled| OplogWindow { oldest: at(100), newest: at(newest), filled };
+        assert!(window(100, 0.000_1).headroom(at(100)) >= 10_000.0);
+        assert!((window(160, 0.5).headroom(at(150)) - 110.0).abs() < 1e-9);
+        assert!(window(160, 1.0).headroom(at(90)).abs() < 1e-9, "it has rolled over");
+    }
+}
