@@ -6,7 +6,7 @@ use super::{
     job::Job,
     layout,
     lease::Keeper,
-    preflight::{fingerprint, inspect},
+    preflight::{fingerprint, identity, inspect},
     reverse::Former,
     throttle::Steering,
     trend::Trend,
@@ -35,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 ///
 /// # Errors
 /// Whatever the preflight found first, before anything is written; but a source that a dead process has left fenced is given
-/// back all the same.
+/// back before.
 pub(super) async fn open(
     config: &Config,
     order: StartOrder,
@@ -47,22 +47,17 @@ pub(super) async fn open(
 ) -> Result<Job> {
     // Which of them is to be gone on with.
     let former = former.filter(|former| !there.as_ref().is_some_and(|record| former.leads_to(record)));
-    let way_back = former.is_some() || there.is_some_and(|record| record.way_back.is_some());
+    let way_back = former.is_some() || there.as_ref().is_some_and(|record| record.way_back.is_some());
     let clusters = if way_back { &clusters.clone().bypassing_if_needed().await? } else { clusters };
     let store = MongoStore::new(clusters.target.cluster().clone(), &config.metadata_database);
+    if let Some(record) = there.filter(|record| cut_short(&record.phase, record.fenced)) {
+        free_source(clusters, &store, &record).await?;
+    }
     let mut inspected = inspect(config, &clusters.hasty(START_DEADLINE), former.is_some()).await;
     if stop.is_cancelled() {
         return Err(Error::Interrupted);
     }
-    let ours = |record: &Record| {
-        cut_short(&record.phase, record.fenced) && inspected.fingerprint.as_ref().is_some_and(|f| f.source == record.fingerprint.source)
-    };
     if !inspected.errors.is_empty() {
-        if inspected.record.as_ref().is_some_and(ours) && store.take().await.is_ok() {
-            let given_back = give_source_back(clusters, &store).await;
-            let _ = store.release().await;
-            given_back?;
-        }
         return Err(inspected.errors.swap_remove(0));
     }
     let fingerprint = inspected.fingerprint.take().ok_or_else(|| Error::Bug("the preflight passed without a fingerprint".into()))?;
@@ -187,6 +182,18 @@ async fn give_source_back(clusters: &Clusters, store: &MongoStore) -> Result<boo
     tracing::warn!("undoing a cutover that was cut short");
     settle(&clusters.source, store).await?;
     Ok(true)
+}
+
+/// The same, before anything else is asked of a source whose shards may stand still, and whatever the preflight is going to find.
+async fn free_source(clusters: &Clusters, store: &MongoStore, record: &Record) -> Result<()> {
+    if identity(clusters.source.cluster()).await? != record.fingerprint.source {
+        // To be told by the preflight.
+        return Ok(());
+    }
+    store.take().await?;
+    let given_back = give_source_back(clusters, store).await;
+    let _ = store.release().await;
+    given_back.map(drop)
 }
 
 struct Opening<'a> {

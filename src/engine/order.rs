@@ -89,10 +89,6 @@ async fn fence(job: &Job, order: &Handover) -> Result<(Gate, bool)> {
     Ok(match job.clusters.source.writes_blocked().await? {
         None => (gate(false, "the source's server cannot block writes; stop all writers, then give `--writes-stopped`"), false),
         Some(true) => (gate(true, "writes of users are blocked on the source already, and stay so"), true),
-        Some(false) if job.clusters.source.is_sharded().await? => {
-            let why = "the source is sharded, where to block writes can bring all shards to a standstill; stop all writers, then give `--writes-stopped`";
-            (gate(false, why), false)
-        }
         Some(false) => match privileges::missing_for_fence(job.clusters.source.cluster()).await? {
             None => (gate(true, "writes of users will be blocked on the source"), false),
             Some((_, grant)) => {

@@ -224,18 +224,20 @@ impl Inspected {
         }
         self.features = Some(features);
         match clusters.source.writes_blocked().await? {
-            blocked if blocked != Some(true) && clusters.source.is_sharded().await? => self.finding(
-                Level::Warning,
-                "mongoferry does not block writes of users on a sharded source: that can bring its shards to a standstill",
-                Some("stop writers yourself before `mongoferry cutover --writes-stopped`"),
-            ),
             None => self.finding(
                 Level::Warning,
                 "the source cannot block writes of users",
                 Some("stop writers yourself before `mongoferry cutover --writes-stopped`"),
             ),
             Some(true) => self.finding(Level::Warning, "writes of users are blocked on the source", None),
-            Some(false) => {}
+            Some(false) => {
+                if let Some((actions, grant)) = privileges::missing_for_fence(clusters.source.cluster()).await? {
+                    let what = format!("the user of the source may not block writes of users: {} is missing", actions.join(", "));
+                    let way_out =
+                        format!("grant it in mongosh: {grant}; or stop writers yourself before `mongoferry cutover --writes-stopped`");
+                    self.finding(Level::Warning, what, Some(&way_out));
+                }
+            }
         }
         Ok(())
     }

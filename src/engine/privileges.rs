@@ -101,6 +101,8 @@ const TARGET_ZONES: [Need; 2] = [need("update", On::Config, "clusterManager"), n
 
 /// In `backup`, `restore` and `root` (RAN on 6.0.5).
 const FENCE: Need = need("setUserWriteBlockMode", On::Cluster, "backup");
+/// Of a sharded source: to let transactions go first, see [`Source::block_writes`](crate::source::Source::block_writes).
+const FENCE_SHARDED: [Need; 3] = [FENCE, need("inprog", On::Cluster, "clusterMonitor"), need("killop", On::Cluster, "hostManager")];
 /// In `restore` and `root` (RAN on 6.0.5).
 const BYPASS: Need = need("bypassWriteBlockingMode", On::Cluster, "restore");
 
@@ -180,7 +182,8 @@ pub(super) async fn missing_for_accounts(cluster: &Cluster) -> Result<Option<Mis
 
 /// What is missing to block writes of users on the source.
 pub(super) async fn missing_for_fence(source: &Cluster) -> Result<Option<Missing>> {
-    lacking(source, vec![&FENCE]).await
+    let needs: &[Need] = if source.topology().await? == Topology::Sharded { &FENCE_SHARDED } else { &[FENCE] };
+    lacking(source, needs.iter().collect()).await
 }
 
 /// What is missing to write to a cluster that keeps users from writing: a role that `check` does not ask for.

@@ -182,7 +182,7 @@ pub trait Source: Clone + Send + Sync + 'static {
     /// Writes a note into the oplog, which produces no event, and gives a time at or after it.
     fn note(&self, text: &str) -> impl Future<Output = Result<ClusterTime>> + Send;
     /// Blocks writes of users. Waits for transactions under way, but no longer than `within`: behind an error
-    /// of time they are not blocked, and will not be later.
+    /// of time they are not blocked, and will not be later; on a sharded cluster not before they were allowed again.
     fn block_writes(&self, within: Duration) -> impl Future<Output = Result<()>> + Send;
     /// Allows writes of users again.
     fn allow_writes(&self) -> impl Future<Output = Result<()>> + Send;

@@ -275,7 +275,11 @@ impl Source for MongoSource {
         if self.sharded().await? { sharded::note(&self.cluster, text).await } else { fence::note(&self.cluster, text).await }
     }
     async fn block_writes(&self, within: Duration) -> Result<()> {
-        if self.sharded().await? { sharded::block_writes(&self.cluster) } else { fence::block_writes(&self.cluster, within).await }
+        if self.sharded().await? {
+            sharded::block_writes(&self.cluster, within).await
+        } else {
+            fence::block_writes(&self.cluster, within).await
+        }
     }
     async fn allow_writes(&self) -> Result<()> {
         if self.sharded().await? { sharded::allow_writes(&self.cluster).await } else { fence::allow_writes(&self.cluster).await }

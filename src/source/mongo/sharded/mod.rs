@@ -39,11 +39,13 @@
 //! deletion's document key does not always tell them apart (fields that the document lacks are left out). So the tail
 //! treats a deletion as the news that the document is to be read again, and the same `_id` decides.
 
+mod fence;
 mod layout;
 mod members;
 mod moved;
 mod scan;
 
+pub(super) use fence::{allow_writes, block_writes, writes_blocked};
 pub(super) use layout::{layout, layout_of};
 pub(super) use members::Members;
 pub use moved::ShardedStream;
@@ -131,35 +133,4 @@ pub(super) async fn placement(cluster: &Cluster, uuid: CollectionUuid) -> Result
     let batch = reply.get_document("cursor").and_then(|c| c.get_array("firstBatch")).map(Vec::as_slice).unwrap_or_default();
     let version = batch.first().and_then(Bson::as_document).and_then(|chunk| chunk.get("lastmod")).cloned();
     Ok((version, time_of(&reply)?))
-}
-
-/// We do not block writes of users on a sharded cluster. `setUserWriteBlockMode` takes each shard's global lock, waits there
-/// for transactions that are prepared, and their commits wait behind it: with a transaction over two shards under way all
-/// shards stood still for ten minutes, until they were killed. `maxTimeMS` ends our wait alone, and the config server
-/// repeats what is ended by `killOp` (RAN on 6.0.5).
-///
-/// # Errors
-/// Always.
-pub(super) fn block_writes(cluster: &Cluster) -> Result<()> {
-    Err(Error::UnfitCluster {
-        side: cluster.side(),
-        problem: "is sharded, where blocking writes can bring all shards to a standstill when transactions are under way".into(),
-        hint: "stop its writers yourself, then `mongoferry cutover --writes-stopped`".into(),
-    })
-}
-
-/// Takes a block back that somebody made.
-pub(super) async fn allow_writes(cluster: &Cluster) -> Result<()> {
-    if writes_blocked(cluster).await? == Some(true) { super::fence::allow_writes(cluster).await } else { Ok(()) }
-}
-
-/// What the config server has noted: set once all shards block (RAN on 6.0.5).
-pub(super) async fn writes_blocked(cluster: &Cluster) -> Result<Option<bool>> {
-    let noted = doc! {"find": "user_writes_critical_sections", "filter": {"blockUserWrites": true}, "limit": 1};
-    let reply = match cluster.run("config", "asking whether writes are blocked", &noted).await {
-        Err(Error::Forbidden { .. }) => return Ok(None),
-        other => other?,
-    };
-    let batch = reply.get_document("cursor").and_then(|c| c.get_array("firstBatch")).map(Vec::len).unwrap_or_default();
-    Ok(Some(batch > 0))
 }

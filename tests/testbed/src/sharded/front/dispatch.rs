@@ -11,6 +11,7 @@ use super::cluster::Cluster;
 use super::command::{Command, number};
 use super::cursors::Home;
 use super::failure::{Answer, Code, Failure};
+use super::operations::asks_for_operations;
 use super::placement::while_stale;
 use super::stream::{MergedStream, change_stream};
 use super::upstream::Upstream;
@@ -31,7 +32,8 @@ impl Cluster {
             "aggregate" if change_stream(command).is_some() => self.open_stream(command).await,
             "getMore" => self.get_more(command).await,
             "killCursors" => self.kill_cursors(command).await,
-            // Of no collection: `$currentOp`, `$documents`.
+            "aggregate" if asks_for_operations(command) => self.current_operations(command).await,
+            // Of no collection: `$documents`.
             "aggregate" if command.text().is_err() => self.routed(client, command).await,
             "find" | "aggregate" | "count" | "distinct" | "insert" | "update" | "delete" | "findAndModify" | "findandmodify"
             | "listCollections" | "listIndexes" | "create" | "createIndexes" | "dropIndexes" | "collStats" | "dbStats"
@@ -100,14 +102,6 @@ impl Cluster {
             "localTime": DateTime::now(), "logicalSessionTimeoutMinutes": 30, "connectionId": client as i32,
             "minWireVersion": 0, "maxWireVersion": self.wire_version.load(Ordering::Relaxed), "readOnly": false, "ok": 1.0,
         }
-    }
-
-    /// Operations are `shard:number` to a router's clients.
-    async fn kill_operation(&self, command: &Command) -> Answer {
-        let operation = command.body.get_str("op")?;
-        let parts = operation.split_once(':').and_then(|(shard, number)| Some((shard, number.parse::<i64>().ok()?)));
-        let (shard, number) = parts.ok_or_else(|| Failure::new(Code::BadValue, format!("{operation:?} is no operation of a shard")))?;
-        self.shard(shard)?.command("admin", &doc! { "killOp": 1, "op": number }).await
     }
 
     fn end_sessions(&self, command: &Command) -> RawDocumentBuf {

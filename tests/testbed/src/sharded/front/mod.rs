@@ -22,6 +22,7 @@ mod failure;
 mod find_and_modify;
 mod keys;
 mod metadata;
+mod operations;
 mod placement;
 mod privileges;
 mod reads;
