@@ -8,7 +8,7 @@ mod real {
     use tokio::sync::SemaphorePermit;
 
     /// As the README has them.
-    const SOURCE_ROLES: [&str; 3] = ["readAnyDatabase", "clusterMonitor", "backup"];
+    const SOURCE_ROLES: [&str; 4] = ["readAnyDatabase", "clusterMonitor", "backup", "hostManager"];
     const TARGET_ROLES: [&str; 4] = ["readWriteAnyDatabase", "dbAdminAnyDatabase", "clusterMonitor", "clusterManager"];
 
     /// Action by action: on all databases, on the cluster, on `config`.
@@ -31,7 +31,7 @@ mod real {
         let indexes = ["createIndex", "dropIndex", "listCollections", "listIndexes"];
         let shards = ["enableSharding", "splitChunk", "moveChunk"];
         let all_of_them = documents.into_iter().chain(structure).chain(indexes).chain(shards).collect();
-        [(all, all_of_them), (cluster, vec!["listDatabases"]), (config, vec!["find", "update", "remove"])]
+        [(all, all_of_them), (cluster, vec!["listDatabases", "inprog"]), (config, vec!["find", "update", "remove"])]
     }
 
     struct Bed {
@@ -110,10 +110,24 @@ mod real {
             ferry
         }
 
-        async fn hand_over(self, mut ferry: Ferry) {
-            let told = ferry.cutover(&["--writes-stopped"]).await;
+        /// Whether the source lets somebody write who may not pass a block, as administrators may.
+        async fn takes_writes_of_users(&self) -> bool {
+            self.source.create_user("app", "s3cret", roles(&["readWriteAnyDatabase"])).await.unwrap();
+            let app = testbed::connect(&self.source.uri_for("app", "s3cret")).await.unwrap();
+            let hashed = app.database("shop").collection::<Document>("hashed");
+            let inserted = hashed.insert_one(doc! {"_id": "by a user"}).await.is_ok();
+            if inserted {
+                hashed.delete_one(doc! {"_id": "by a user"}).await.unwrap();
+            }
+            end(app).await;
+            inserted
+        }
+
+        async fn hand_over(self, mut ferry: Ferry, how: &[&str]) {
+            let told = ferry.cutover(how).await;
             assert_eq!(told.code, 0, "the cutover failed: {told:?}\n{}", ferry.log());
             assert_eq!(ferry.wait_exit().await, 0, "{}", ferry.log());
+            assert_eq!(self.takes_writes_of_users().await, !how.is_empty(), "only the fence keeps users from writing");
             let report = testbed::compare(&self.from, &self.to, parity::everything).await.unwrap();
             assert!(report.is_equal(), "{:#?}\n{}", report.differences, ferry.log());
             assert!(report.documents().0 > 1_000, "{:?}", report.documents());
@@ -151,8 +165,13 @@ mod real {
         assert!(text(&watched).contains("the oplog of the source holds"), "{watched:?}");
 
         // Which action tells it.
-        let source = [("readAnyDatabase", "changeStream", 4), ("clusterMonitor", "indexStats", 4), ("backup", "`appendOplogNote`", 0)];
-        let target = [
+        let source = vec![
+            ("readAnyDatabase", "changeStream", 4),
+            ("clusterMonitor", "indexStats", 4),
+            ("backup", "`appendOplogNote`", 0),
+            ("hostManager", "may not block writes of users: killop", 0),
+        ];
+        let target = vec![
             ("readWriteAnyDatabase", "insert", 4),
             ("dbAdminAnyDatabase", "collMod", 4),
             // Those of the other roles reach that far, but for what is in no other.
@@ -171,7 +190,7 @@ mod real {
         bed.check().await.expect(0, "what was granted again is enough");
         let mut ferry = bed.migrate().await;
         assert_eq!(ferry.status().await["done_without"], serde_json::json!([]));
-        bed.hand_over(ferry).await;
+        bed.hand_over(ferry, &[]).await;
     }
 
     async fn grant(on: &Client, verb: &str, actions: &Actions) {
@@ -215,6 +234,6 @@ mod real {
         assert!(status["done_without"].to_string().contains("appendOplogNote"), "{status:#}");
         assert!(ferry.verb(&["status"]).await.stdout.contains("appendOplogNote"));
         assert!(ferry.log().contains("`appendOplogNote` is not allowed"), "{}", ferry.log());
-        bed.hand_over(ferry).await;
+        bed.hand_over(ferry, &["--writes-stopped"]).await;
     }
 }

@@ -88,12 +88,14 @@ const TARGET: [Need; 16] = [
 
 /// Of a sharded target, beside those of a replica set but `replSetGetConfig`, which a router has not. What each command of a router
 /// asks for was read in the source of `mongos` 6.0: `enableSharding` and `shardCollection` the first, `split` and `moveChunk` one
-/// each.
-const TARGET_SHARDED: [Need; 4] = [
+/// each. To end what a former process left running takes `killop`; without, it is waited for.
+const TARGET_SHARDED: [Need; 5] = [
     need("enableSharding", On::Databases, "clusterManager"),
     need("splitChunk", On::Databases, "clusterManager"),
     need("moveChunk", On::Databases, "clusterManager"),
     need("find", On::Config, "clusterMonitor"),
+    // `$currentOp`, also of our own: on the shards they are the router's.
+    need("inprog", On::Cluster, "clusterMonitor"),
 ];
 
 /// Of a sharded target that is to get zones: `addShardToZone` asks for the first, `updateZoneKeyRange` for both.

@@ -23,6 +23,11 @@ const MEMORY: Duration = Duration::from_millis(500);
 const FOR_ALL: [&str; 10] =
     ["hello", "isMaster", "ismaster", "ping", "buildInfo", "buildinfo", "isdbgrid", "endSessions", "whatsmyuri", "logout"];
 
+/// Whether a command is about users and roles, which the config server keeps.
+pub fn is_about_accounts(name: &str) -> bool {
+    name != "setUserWriteBlockMode" && ["User", "Role", "usersInfo", "rolesInfo"].iter().any(|word| name.contains(word))
+}
+
 /// The login of one client.
 #[derive(Default)]
 pub struct Login {
@@ -45,7 +50,7 @@ impl Login {
         if self.on_config_server.is_none() {
             return refused(format!("command {name} requires authentication"));
         }
-        if name == "connectionStatus" || name.contains("User") || name.contains("Role") || name == "usersInfo" || name == "rolesInfo" {
+        if name == "connectionStatus" || is_about_accounts(name) {
             self.known = None;
             return self.asked(cluster, command).await.map(Some);
         }
@@ -58,6 +63,11 @@ impl Login {
             None => Ok(None),
             Some(what) => refused(format!("not authorized on {} to execute command {name}: {what}", command.db)),
         }
+    }
+
+    /// As the servers are to be told; nothing without access control.
+    pub fn may_bypass_write_blocking(&self) -> Option<bool> {
+        self.known.as_ref().map(|(privileges, _)| privileges.may_bypass_write_blocking())
     }
 
     async fn asked(&mut self, cluster: &Cluster, command: &Command) -> Answer {

@@ -47,7 +47,7 @@ async fn talk(client: TcpStream, cluster: Rc<Cluster>, number: usize) {
     while let Ok(Some(message)) = wire::read(&mut client).await {
         greeted = greeted.or_else(|| metadata::of_greeting(&message.body));
         let (id, legacy, unanswered) = (message.id, message.legacy, message.unanswered);
-        let answer = metadata::on_behalf_of(greeted.clone(), answer(&cluster, number, &mut login, message)).await;
+        let answer = answer(&cluster, number, greeted.clone(), &mut login, message).await;
         if unanswered {
             continue;
         }
@@ -59,11 +59,17 @@ async fn talk(client: TcpStream, cluster: Rc<Cluster>, number: usize) {
     }
 }
 
-async fn answer(cluster: &Cluster, number: usize, login: &mut Login, message: Message) -> RawDocumentBuf {
+async fn answer(
+    cluster: &Cluster,
+    number: usize,
+    client: Option<Rc<RawDocumentBuf>>,
+    login: &mut Login,
+    message: Message,
+) -> RawDocumentBuf {
     cluster.clock.hear(&message.body);
     let answer = match Command::new(message) {
         Ok(command) => match login.admit(cluster, &command).await {
-            Ok(None) => cluster.answer(number, &command).await,
+            Ok(None) => metadata::on_behalf_of(client, login.may_bypass_write_blocking(), cluster.answer(number, &command)).await,
             Ok(Some(answered)) => Ok(answered),
             Err(refused) => Err(refused),
         },

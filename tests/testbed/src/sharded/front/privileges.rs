@@ -42,6 +42,10 @@ impl Privileges {
         Ok(if first.is_some() && ways.any(|needs| self.missing(&needs).is_none()) { None } else { first })
     }
 
+    pub fn may_bypass_write_blocking(&self) -> bool {
+        self.hold(&On::Cluster, "bypassWriteBlockingMode")
+    }
+
     fn missing(&self, needs: &Needs) -> Option<String> {
         needs.iter().find(|(on, action)| !self.hold(on, action)).map(|(on, action)| format!("{action} on {on:?}"))
     }
@@ -149,6 +153,8 @@ fn needs(command: &Command) -> Result<Vec<Needs>, Failure> {
         "appendOplogNote" => only(On::Cluster, "appendOplogNote"),
         "serverStatus" => only(On::Cluster, "serverStatus"),
         "flushRouterConfig" => only(On::Cluster, "flushRouterConfig"),
+        // Of a shard's operation: nobody's own (read in `kill_op_cmd_base.cpp`).
+        "killOp" => only(On::Cluster, "killop"),
         "hostInfo" => only(On::Cluster, "hostInfo"),
         "getParameter" => only(On::Cluster, "getParameter"),
         "getCmdLineOpts" => only(On::Cluster, "getCmdLineOpts"),
@@ -171,7 +177,8 @@ fn aggregate(command: &Command) -> Result<Vec<Needs>, Failure> {
                 let all = || if of_all("allChangesForCluster") { On::Everywhere } else { here() };
                 needs.extend([(all(), "changeStream"), (all(), "find")]);
             }
-            "$currentOp" => needs.extend(of_all("allUsers").then_some((On::Cluster, "inprog"))),
+            // Also for operations of one's own: those on shards are the router's there.
+            "$currentOp" => needs.push((On::Cluster, "inprog")),
             "$indexStats" => needs.push((here(), "indexStats")),
             "$collStats" => needs.push((here(), "collStats")),
             "$documents" => {}
