@@ -130,16 +130,18 @@ mod real {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn transactions_over_shards_go_first_and_none_comes_behind_the_fence() {
+    async fn transactions_over_shards_go_first_and_none_comes_behind_the_fence_while_chunks_move() {
         let mut bed = Bed::start().await;
         let mut writers = JoinSet::new();
         for seed in 0..4 {
             writers.spawn(transfer_until_blocked(connect(&bed.source.uri()).await.unwrap(), seed));
         }
+        let balancer = bed.source.balance(&["bank.accounts".to_owned()]).await.unwrap();
         bed.ferry.wait_until_caught_up(&bed.from).await;
         bed.ferry.cutover(&[]).await.expect(0, "cutover under transactions");
         let done: u64 = writers.join_all().await.iter().sum();
-        eprintln!("{done} transfers");
+        eprintln!("{done} transfers, {} chunks moved", balancer.moved());
+        balancer.stop().await;
         assert!(done > 20, "{done} transfers");
         bed.compare().await;
     }
