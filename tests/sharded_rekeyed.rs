@@ -1,7 +1,7 @@
 //! Somebody else changes the shard keys of a target while it is written to.
 
 mod real {
-    use crate::support::{DEADLINE, Ferry, run, whole_machine};
+    use crate::support::{DEADLINE, Ferry, METADATA, run, whole_machine};
     use bson::{Document, doc};
     use mongodb::Client;
     use rand::Rng;
@@ -109,6 +109,17 @@ mod real {
         while !ferry.log().contains("looked again where a collection is ns=shop.idle") {
             assert!(Instant::now() < deadline, "nobody notices that an idle collection was resharded\n{}", ferry.log());
             sleep(Duration::from_millis(100)).await;
+        }
+        // The cluster's own log of it is kept for a while only.
+        for name in ["resharded", "idle"] {
+            let listed = run(&to, "shop", doc! {"listCollections": 1, "filter": {"name": name}}).await;
+            let listed = listed.get_document("cursor").unwrap().get_array("firstBatch").unwrap()[0].as_document().unwrap();
+            let saved = doc! {"target": format!("shop.{name}"), "target_uuid": listed.get_document("info").unwrap().get("uuid").unwrap()};
+            let metadata = to.database(METADATA).collection::<Document>("collections");
+            while metadata.find_one(saved.clone()).await.unwrap().is_none() {
+                assert!(Instant::now() < deadline, "it is not saved what {name} became\n{}", ferry.log());
+                sleep(Duration::from_millis(100)).await;
+            }
         }
         ferry.cutover_and_end().await;
         let report = testbed::compare(&from, &to, everything).await.unwrap();

@@ -94,7 +94,8 @@ impl Work {
         tasks.spawn(keep_moving(source, race, progress, stop.clone()));
         if self.clusters.target.is_sharded() {
             let (source, target) = (self.clusters.source.clone(), self.clusters.target.clone());
-            tasks.spawn(resharded::follow(source, target, board.catalog.clone(), board.race.clone(), stop.clone()));
+            let known = (board.catalog.clone(), board.race.clone());
+            tasks.spawn(resharded::follow(source, target, self.store.clone(), known, stop.clone()));
         }
         if let Some(accounts) = self.accounts {
             tasks.spawn(accounts.follow(stop.clone()));
