@@ -1,7 +1,7 @@
 //! From a replica set to a sharded cluster.
 
 mod real {
-    use crate::support::{Ferry, Told, run, seed, told, whole_machine};
+    use crate::support::{DEADLINE, Ferry, Told, run, seed, told, whole_machine};
     use bson::{Bson, Document, Regex, doc};
     use futures_util::TryStreamExt;
     use mongodb::Client;
@@ -10,11 +10,11 @@ mod real {
     use std::time::Duration;
     use testbed::sharded::{Options as Sharded, ShardedCluster};
     use testbed::{
-        DataSet, Load, LoadOptions, Options, ReplicaSet, connect, end, fill,
+        Catch, DataSet, Load, LoadOptions, Options, ReplicaSet, Trap, connect, end, fill,
         parity::{Kind, everything},
     };
     use tokio::sync::SemaphorePermit;
-    use tokio::time::{Instant, sleep};
+    use tokio::time::{Instant, sleep, timeout};
 
     /// Both clusters, each with a client.
     struct Clusters {
@@ -312,6 +312,36 @@ mod real {
         let wanted = [("shop.moved", Kind::ExtraIndex), ("shop.orders", Kind::ExtraIndex), ("shop.unique", Kind::MissingIndex)];
         assert!(found.is_subset(&wanted.into()) && found.contains(&wanted[2]), "{:#?}", report.differences);
         assert_eq!(report.documents().0, report.documents().1);
+        clusters.end().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_goes_to_another_database_leaves_nothing_behind_where_we_die_on_the_way() {
+        let clusters = Clusters::start(2).await;
+        let trap = Trap::start(clusters.target.uri().trim_start_matches("mongodb://").trim_end_matches('/')).await.unwrap();
+        for name in ["moving", "moved"] {
+            let documents = (0..100).map(|id| doc! {"_id": id, "of": name});
+            clusters.from.database("shop").collection::<Document>(name).insert_many(documents).await.unwrap();
+        }
+        let target = format!("mongodb://{}/", trap.addr());
+        let mut ferry = Ferry::start(&clusters.source.uri(), &target, &["--rename", "shop.moved=other.moved", "--verbose"]);
+        ferry.wait_until_ready().await;
+        // A router does not rename across databases: it is dropped there, and copied under its new name.
+        trap.set(&[b"drop\0", b"moving\0"], Catch::Request);
+        let renamed = doc! {"renameCollection": "shop.moving", "to": "shop.moved", "dropTarget": true};
+        run(&clusters.from, "admin", renamed).await;
+        timeout(DEADLINE, trap.caught()).await.expect("it is dropped");
+        ferry.kill_9();
+        trap.release();
+        ferry.restart();
+        ferry.wait_for_phase("tailing").await;
+        ferry.wait_until_caught_up(&clusters.from).await;
+        let left = clusters.to.database("shop").list_collection_names().await.unwrap();
+        assert!(left.is_empty(), "{left:?} is left\n{}", ferry.log());
+        ferry.cutover_and_end().await;
+        let other = |database: &str, coll: &str| Some((if coll == "moved" { "other" } else { database }.into(), coll.into()));
+        let report = testbed::compare(&clusters.from, &clusters.to, other).await.unwrap();
+        assert!(report.is_equal() && report.documents().0 == 100, "{:?}\n{}", report.differences, ferry.log());
         clusters.end().await;
     }
 }

@@ -21,19 +21,24 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
     ) -> Result<Brought> {
         let uuid = uuid.ok_or_else(|| Error::Bug("a rename event without `collectionUUID`".into()))?;
         let known = self.tail.catalog.find(uuid);
-        // One that had left the selection a moment ago may come back.
-        let is_back = known.as_ref().is_some_and(|known| {
+        // One that had left the selection a moment ago, or was given up, may come back.
+        let is_back = |known: &Collection| {
             let entry = known.entry();
             entry.state == State::Dropped && entry.known_at < self.time
-        });
-        let Some(collection) = known.filter(|_| !is_back) else {
+        };
+        let back = known.as_ref().filter(|known| is_back(known)).map(|known| known.entry().clone());
+        let Some(collection) = known.filter(|_| back.is_none()) else {
             if let Some(old) = dropped {
                 self.drop_collection(old).await?;
             }
             if !self.tail.selection.takes(to) || self.listed_later() {
                 return Ok(Brought::Nothing);
             }
-            if is_back {
+            if let Some(was) = back {
+                // A crash may have come between the note that it is given up and the drop.
+                if was.target_uuid.is_some() {
+                    self.tail.target.drop_collection(&was.target, was.target_uuid).await?;
+                }
                 self.tail.store.forget(&[uuid]).await?;
                 self.tail.parity.forget(uuid);
             }
@@ -45,8 +50,7 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
         };
         self.rename_known(&collection, from, to, dropped).await?;
         // What could not be renamed comes back under its new name.
-        let is_gone = collection.entry().state == State::Dropped && collection.entry().known_at < self.time;
-        if is_gone { Box::pin(self.rename(from, to, Some(uuid), None)).await } else { Ok(Brought::Nothing) }
+        if is_back(&collection) { Box::pin(self.rename(from, to, Some(uuid), None)).await } else { Ok(Brought::Nothing) }
     }
 
     async fn rename_known(
