@@ -39,35 +39,27 @@ const fn need(action: &'static str, on: On, role: &'static str) -> Need {
     Need { action, on, role }
 }
 
-const SOURCE: [Need; 9] = [
+const SOURCE: [Need; 6] = [
     need("find", On::Databases, "readAnyDatabase"),
     need("changeStream", On::Databases, "readAnyDatabase"),
     need("listCollections", On::Databases, "readAnyDatabase"),
     need("listIndexes", On::Databases, "readAnyDatabase"),
     need("collStats", On::Databases, "readAnyDatabase"),
     need("listDatabases", On::Cluster, "readAnyDatabase"),
-    need("replSetGetConfig", On::Cluster, "clusterMonitor"),
-    need("serverStatus", On::Cluster, "clusterMonitor"),
-    need("appendOplogNote", On::Cluster, "backup"),
 ];
 
-/// For a source that is sharded: it is told apart, and its chunks, shards and write block are seen, in its `config`, and its shards'
-/// indexes are compared. The role has both so (RAN on 6.0.5).
-const SOURCE_SHARDED: [Need; 8] = [
-    need("find", On::Databases, "readAnyDatabase"),
-    need("changeStream", On::Databases, "readAnyDatabase"),
-    need("listCollections", On::Databases, "readAnyDatabase"),
-    need("listIndexes", On::Databases, "readAnyDatabase"),
-    need("collStats", On::Databases, "readAnyDatabase"),
-    need("listDatabases", On::Cluster, "readAnyDatabase"),
-    need("find", On::Config, "clusterMonitor"),
-    need("indexStats", On::Databases, "clusterMonitor"),
-];
+/// For a source that is a replica set, besides.
+const SOURCE_SET: [Need; 3] =
+    [need("replSetGetConfig", On::Cluster, "clusterMonitor"), need("serverStatus", On::Cluster, "clusterMonitor"), NOTES];
 
-/// Of a sharded source, where it can be done without: the servers themselves write into their oplogs every ten seconds.
+/// For a source that is sharded, besides: it is told apart, and its chunks, shards and write block are seen, in its `config`, and
+/// its shards' indexes are compared. The role has both so (RAN on 6.0.5).
+const SOURCE_SHARDED: [Need; 2] = [need("find", On::Config, "clusterMonitor"), need("indexStats", On::Databases, "clusterMonitor")];
+
+/// A sharded source can do without: the servers themselves write into their oplogs every ten seconds.
 const NOTES: Need = need("appendOplogNote", On::Cluster, "backup");
 
-const TARGET: [Need; 16] = [
+const TARGET: [Need; 15] = [
     need("find", On::Databases, "readWriteAnyDatabase"),
     need("insert", On::Databases, "readWriteAnyDatabase"),
     need("update", On::Databases, "readWriteAnyDatabase"),
@@ -83,12 +75,13 @@ const TARGET: [Need; 16] = [
     need("dropDatabase", On::Databases, "dbAdminAnyDatabase"),
     need("collMod", On::Databases, "dbAdminAnyDatabase"),
     need("bypassDocumentValidation", On::Databases, "dbAdminAnyDatabase"),
-    need("replSetGetConfig", On::Cluster, "clusterMonitor"),
 ];
 
-/// Of a sharded target, beside those of a replica set but `replSetGetConfig`, which a router has not. What each command of a router
-/// asks for was read in the source of `mongos` 6.0: `enableSharding` and `shardCollection` the first, `split` and `moveChunk` one
-/// each. To end what a former process left running takes `killop`; without, it is waited for.
+/// For a target that is a replica set, besides.
+const TARGET_SET: [Need; 1] = [need("replSetGetConfig", On::Cluster, "clusterMonitor")];
+
+/// For a sharded target, besides. What each command of a router asks for was read in the source of `mongos` 6.0: `enableSharding` and
+/// `shardCollection` the first, `split` and `moveChunk` one each. To end what a former process left running takes `killop`; without, it is waited for.
 const TARGET_SHARDED: [Need; 5] = [
     need("enableSharding", On::Databases, "clusterManager"),
     need("splitChunk", On::Databases, "clusterManager"),
@@ -149,14 +142,13 @@ const TARGET_ACCOUNTS: [Need; 9] = [
 
 /// What is missing for every migration. `None` where nothing is, or where the cluster runs without access control.
 pub(super) async fn missing(cluster: &Cluster, topology: Topology) -> Result<Option<Missing>> {
-    let needs: Vec<&Need> = match (cluster.side(), topology) {
-        (Side::Source, Topology::Sharded) => SOURCE_SHARDED.iter().collect(),
-        (Side::Source, Topology::ReplicaSet | Topology::Standalone) => SOURCE.iter().collect(),
-        (Side::Target, Topology::Sharded) => {
-            TARGET.iter().filter(|need| need.action != "replSetGetConfig").chain(&TARGET_SHARDED).collect()
-        }
-        (Side::Target, Topology::ReplicaSet | Topology::Standalone) => TARGET.iter().collect(),
+    let (any, besides): (&[Need], &[Need]) = match (cluster.side(), topology) {
+        (Side::Source, Topology::Sharded) => (&SOURCE, &SOURCE_SHARDED),
+        (Side::Source, Topology::ReplicaSet | Topology::Standalone) => (&SOURCE, &SOURCE_SET),
+        (Side::Target, Topology::Sharded) => (&TARGET, &TARGET_SHARDED),
+        (Side::Target, Topology::ReplicaSet | Topology::Standalone) => (&TARGET, &TARGET_SET),
     };
+    let needs = any.iter().chain(besides).collect();
     lacking(cluster, needs).await
 }
 
