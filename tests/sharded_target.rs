@@ -10,7 +10,7 @@ mod real {
     use std::time::Duration;
     use testbed::sharded::{Options as Sharded, ShardedCluster};
     use testbed::{
-        Catch, DataSet, Load, LoadOptions, Options, ReplicaSet, Trap, connect, end, fill,
+        Catch, DataSet, Load, LoadOptions, Options, ReplicaSet, Trap, Version, connect, end, fill,
         parity::{Kind, everything},
     };
     use tokio::sync::SemaphorePermit;
@@ -343,5 +343,28 @@ mod real {
         let report = testbed::compare(&clusters.from, &clusters.to, other).await.unwrap();
         assert!(report.is_equal() && report.documents().0 == 100, "{:?}\n{}", report.differences, ferry.log());
         clusters.end().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_index_of_a_hashed_shard_key_stays_also_where_the_server_would_let_it_go() {
+        let _alone = whole_machine().await;
+        let newer = Sharded { version: Version::V6_0_27, ..Sharded::default() };
+        let (source, target) = tokio::try_join!(ReplicaSet::start(Options::default()), ShardedCluster::start(newer)).unwrap();
+        let (from, to) = (connect(&source.uri()).await.unwrap(), connect(&target.uri()).await.unwrap());
+        run(&from, "shop", doc! {"insert": "items", "documents": [{"_id": 1}, {"_id": 2}]}).await;
+        let mut ferry = Ferry::start(&source.uri(), &target.uri(), &["--shard", "shop.items=_id:hashed"]);
+        ferry.wait_until_ready().await;
+        run(&from, "shop", doc! {"createIndexes": "items", "indexes": [{"key": {"_id": "hashed"}, "name": "mine"}]}).await;
+        ferry.wait_until_caught_up(&from).await;
+        run(&from, "shop", doc! {"dropIndexes": "items", "index": "mine"}).await;
+        ferry.cutover_and_end().await;
+        for shard in target.shards() {
+            let shard = connect(&shard.uri()).await.unwrap();
+            let names = shard.database("shop").collection::<Document>("items").list_index_names().await.unwrap();
+            assert!(names.iter().any(|name| name.ends_with("hashed") || name == "mine"), "{names:?}\n{}", ferry.log());
+            end(shard).await;
+        }
+        end(from).await;
+        end(to).await;
     }
 }

@@ -100,6 +100,12 @@ impl ShardKey {
         matches!(self.0.first(), Some((_, Distribution::Hashed)))
     }
 
+    /// Whether one of its fields is hashed.
+    #[must_use]
+    pub fn is_hashed(&self) -> bool {
+        self.0.iter().any(|(_, how)| *how == Distribution::Hashed)
+    }
+
     /// Its fields with how each distributes, in order.
     #[must_use]
     pub fn distributions(&self) -> &[(String, Distribution)] {

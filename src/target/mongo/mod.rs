@@ -122,6 +122,15 @@ impl MongoTarget {
         }
     }
 
+    /// Whether an index is the last one by which a hashed shard key can be looked up. Chunks cannot be moved without; servers newer
+    /// than 6.0.5 drop it all the same (RAN on 6.0.27), as none does where the key is ranged.
+    async fn is_last_of_hashed_key(&self, of: &TargetCollection, name: &str) -> Result<bool> {
+        let Some(key) = self.key_of(of).await?.filter(|key| key.is_hashed()) else { return Ok(false) };
+        let there = self.indexes(&of.ns).await?;
+        let supporting: Vec<&str> = there.iter().filter(|index| key.is_supported_by(index)).map(IndexSpec::name).collect();
+        Ok(supporting == [name])
+    }
+
     /// Distributes a collection that has just got its name, if it is to be.
     async fn distribute(&self, ns: &Namespace) -> Result<()> {
         let Some(sharding) = &self.sharding else { return Ok(()) };
@@ -238,6 +247,9 @@ impl Target for MongoTarget {
         ddl::create_indexes(&self.cluster, of, specs).await
     }
     async fn drop_index(&self, of: &TargetCollection, name: &str) -> Result<()> {
+        if self.is_last_of_hashed_key(of, name).await? {
+            return Ok(());
+        }
         ddl::drop_indexes(&self.cluster, of, name).await
     }
     async fn build_progress(&self, ns: &Namespace) -> Result<Option<f64>> {
