@@ -105,9 +105,11 @@ pub(crate) async fn indexes(cluster: &Cluster, ns: &Namespace) -> Result<Option<
     }
 }
 
-/// Of indexes listed with `includeBuildUUIDs`, those that are no longer being built.
+/// Of indexes listed with `includeBuildUUIDs`, those that are no longer being built. A clustered collection itself is listed, too, by
+/// servers newer than 6.0.5 with its own `expireAfterSeconds` (RAN on 6.0.27); that is no index, and is among the options of the
+/// collection.
 pub(crate) fn built(listed: Vec<RawDocumentBuf>) -> Vec<IndexSpec> {
-    listed.into_iter().filter(|spec| raw::get(spec, "buildUUID").is_none()).map(IndexSpec).collect()
+    listed.into_iter().filter(|spec| raw::get(spec, "buildUUID").is_none()).map(IndexSpec).filter(|spec| !spec.is("clustered")).collect()
 }
 
 /// A count, whatever number type the server chose.
@@ -118,5 +120,20 @@ pub(crate) fn count(value: &Bson) -> Option<u64> {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole and positive: a count")]
         Bson::Double(n) => Some(*n as u64),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_being_built_and_a_clustered_collection_are_no_indexes() {
+        let listed = vec![
+            rawdoc! {"v": 2, "key": {"a": 1}, "name": "a"},
+            rawdoc! {"spec": {"key": {"b": 1}, "name": "b"}, "buildUUID": 1},
+            rawdoc! {"v": 2, "key": {"_id": 1}, "name": "own", "unique": true, "expireAfterSeconds": 9, "clustered": true},
+        ];
+        assert_eq!(built(listed).iter().map(IndexSpec::name).collect::<Vec<_>>(), ["a"]);
     }
 }
