@@ -29,6 +29,7 @@ mod sharded_rekeyed;
 mod sharded_series;
 mod sharded_source;
 mod sharded_target;
+mod sharded_users;
 mod sharded_views;
 mod steering;
 mod support;

@@ -45,7 +45,8 @@ impl Login {
         if self.on_config_server.is_none() {
             return refused(format!("command {name} requires authentication"));
         }
-        if name == "connectionStatus" || name.contains("User") || name.contains("Role") || name == "usersInfo" || name == "rolesInfo" {
+        let manages = name != "setUserWriteBlockMode" && (name.contains("User") || name.contains("Role"));
+        if manages || ["connectionStatus", "usersInfo", "rolesInfo"].contains(&name) {
             self.known = None;
             return self.asked(cluster, command).await.map(Some);
         }
