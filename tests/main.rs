@@ -25,6 +25,7 @@ mod sharded_access;
 mod sharded_both;
 mod sharded_check;
 mod sharded_faults;
+mod sharded_moved;
 mod sharded_rekeyed;
 mod sharded_series;
 mod sharded_source;
