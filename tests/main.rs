@@ -27,6 +27,7 @@ mod sharded_check;
 mod sharded_faults;
 mod sharded_moved;
 mod sharded_rekeyed;
+mod sharded_repeats;
 mod sharded_series;
 mod sharded_source;
 mod sharded_target;
