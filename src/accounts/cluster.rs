@@ -48,8 +48,9 @@ pub(super) async fn users_logged_in(cluster: &Cluster) -> Result<Vec<Name>> {
 pub(super) async fn carry_out(target: &Cluster, plan: &Plan) -> Result<()> {
     let of = |kind: Kind| plan.put.iter().filter(move |account| account.name.kind == kind);
     let dropped = |kind: Kind| plan.drop.iter().filter(move |account| account.name.kind == kind);
-    write_users(target, dropped(Kind::User).map(|user| doc! {"q": {"_id": &user.name.id}, "limit": 1}).collect(), "delete", "deletes")
-        .await?;
+    for user in dropped(Kind::User) {
+        drop_user(target, user).await?;
+    }
     // Which roles a role holds, in two rounds: what it keeps, once all exist, and then what is new. Neither can close a
     // circle: each is a part of what the target has, or of what the source has.
     for role in of(Kind::Role) {
@@ -108,16 +109,12 @@ async fn put_user(target: &Cluster, user: &Account) -> Result<()> {
     refused(&doing, &reply.errors)
 }
 
-async fn write_users(target: &Cluster, statements: Vec<Document>, verb: &str, statements_of: &str) -> Result<()> {
-    if statements.is_empty() {
-        return Ok(());
-    }
-    let mut command = doc! {verb: Kind::User.collection()};
-    command.insert(statements_of, statements);
-    command.insert("writeConcern", doc! {"w": "majority"});
-    let command = RawDocumentBuf::try_from(&command).map_err(|e| Error::Bug(format!("a command of ours is no BSON: {e}")))?;
-    let doing = "dropping users";
-    refused(doing, &target.write("admin", doing, &command).await?.errors)
+/// One at a time as well: these are writes to a router's own database.
+async fn drop_user(target: &Cluster, user: &Account) -> Result<()> {
+    let statement = rawdoc! {"q": {"_id": &*user.name.id}, "limit": 1};
+    let command = rawdoc! {"delete": Kind::User.collection(), "deletes": [statement], "writeConcern": {"w": "majority"}};
+    let doing = format!("dropping the user `{}`", user.name.id);
+    refused(&doing, &target.write("admin", &doing, &command).await?.errors)
 }
 
 fn refused(doing: &str, errors: &[crate::mongo::WriteError]) -> Result<()> {

@@ -3,11 +3,13 @@
 use super::{
     Passed, Work,
     fold::{Op, Round, fold},
+    repeats,
 };
 use crate::{
     catalog::{Collection, State},
+    checkpoint::Store,
     error::{Error, Result},
-    model::{CanonicalKey, ClusterTime, CollectionUuid, DocumentKey, WriteOp, odd_at_top, surely_one},
+    model::{CanonicalKey, ClusterTime, CollectionUuid, DocumentKey, WriteOp, odd_at_top, repeats_a_name, surely_one},
     observe::{AppliedOp, Metrics},
     race::Race,
     source::{Fetched, Found, Source},
@@ -24,27 +26,36 @@ const MAX_BATCH: usize = 1_000;
 const MAX_REREADS: usize = 512;
 const LARGE_ANSWER: usize = 4 << 20;
 
-struct Lane<S, T> {
+struct Lane<S, T, C> {
     source: S,
     target: T,
+    store: C,
     race: Race,
     metrics: Arc<Metrics>,
     /// How many documents to read again in one call: grows while answers are small.
     rereads: usize,
 }
 
+/// Of a batch of one collection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Done,
+    /// A document that was read again has a field name twice, which the stream has yet to tell: none such was written. Once that is
+    /// noted, the batch is to be applied from its beginning.
+    MetRepeats,
+}
+
 /// Runs until the router has gone and everything is applied, or until `at_once` fires. Returns at the first error: what was not
 /// acknowledged will be seen again.
-pub(super) async fn run<S: Source, T: Target>(
+pub(super) async fn run<S: Source, T: Target, C: Store>(
     mut work: mpsc::Receiver<Work>,
-    source: S,
-    target: T,
+    (source, target, store): (S, T, C),
     race: Race,
     metrics: Arc<Metrics>,
     ledger: mpsc::Sender<Passed>,
     at_once: CancellationToken,
 ) -> Result<()> {
-    let mut lane = Lane { source, target, race, metrics, rereads: 1 };
+    let mut lane = Lane { source, target, store, race, metrics, rereads: 1 };
     let mut batch = Vec::with_capacity(MAX_BATCH);
     while work.recv_many(&mut batch, MAX_BATCH).await > 0 {
         if at_once.is_cancelled() {
@@ -75,7 +86,7 @@ pub(super) async fn run<S: Source, T: Target>(
     Ok(())
 }
 
-impl<S: Source, T: Target> Lane<S, T> {
+impl<S: Source, T: Target, C: Store> Lane<S, T, C> {
     /// Behind the error that a collection is not where it was: a structural change that a process of ours asked for before it
     /// died may be carried out after we looked. Any other error is given back.
     async fn relocate(&self, batch: &[Work], error: Error) -> Result<()> {
@@ -102,24 +113,33 @@ impl<S: Source, T: Target> Lane<S, T> {
             };
             by_collection.entry(collection.uuid()).or_insert_with(|| (collection, Vec::new())).1.push(op);
         }
-        for (collection, mut ops) in by_collection.into_values() {
+        for (collection, ops) in by_collection.into_values() {
             self.count(&ops);
-            let _shared = collection.gate.read().await;
-            if collection.entry().repeats {
-                ops = ops.into_iter().map(Op::without_diff).collect();
-            }
-            // Views hold no documents; what was dropped meanwhile needs none.
-            let Some(to) = collection.on_target() else { continue };
-            let in_order = collection.entry().capped;
-            for round in fold(ops, in_order, |key| collection.identity_of(key)) {
-                self.round(collection, &to, round).await?;
+            while self.apply_to(collection, &ops).await? == Outcome::MetRepeats {
+                repeats::note(&self.store, collection).await?;
             }
         }
         Ok(())
     }
 
-    async fn round(&mut self, collection: &Collection, to: &TargetCollection, round: Round<'_>) -> Result<()> {
-        self.reread(collection, to, &round.rereads).await?;
+    async fn apply_to(&mut self, collection: &Collection, ops: &[Op<'_>]) -> Result<Outcome> {
+        let _shared = collection.gate.read().await;
+        // Views hold no documents; what was dropped meanwhile needs none.
+        let Some(to) = collection.on_target() else { return Ok(Outcome::Done) };
+        let (in_order, repeats) = (collection.entry().capped, collection.entry().repeats);
+        let ops: Vec<_> = ops.iter().map(|op| if repeats { op.without_diff() } else { *op }).collect();
+        for round in fold(ops, in_order, |key| collection.identity_of(key)) {
+            if self.round(collection, &to, round).await? == Outcome::MetRepeats {
+                return Ok(Outcome::MetRepeats);
+            }
+        }
+        Ok(Outcome::Done)
+    }
+
+    async fn round(&mut self, collection: &Collection, to: &TargetCollection, round: Round<'_>) -> Result<Outcome> {
+        if self.reread(collection, to, &round.rereads).await? == Outcome::MetRepeats {
+            return Ok(Outcome::MetRepeats);
+        }
         self.make_way(collection, to, &round.statements).await?;
         let applied = self.target.apply(to, &round.statements).await?;
         let mut again: Vec<&DocumentKey> = applied.refused.iter().map(|&n| round.statements[n].key()).collect();
@@ -143,7 +163,7 @@ impl<S: Source, T: Target> Lane<S, T> {
     }
 
     /// Reads documents from the source and leaves the target with exactly what is there.
-    async fn reread(&mut self, collection: &Collection, to: &TargetCollection, keys: &[(&DocumentKey, ClusterTime)]) -> Result<()> {
+    async fn reread(&mut self, collection: &Collection, to: &TargetCollection, keys: &[(&DocumentKey, ClusterTime)]) -> Result<Outcome> {
         let mut rest = keys;
         while !rest.is_empty() {
             let (now, later) = rest.split_at(self.rereads.min(rest.len()));
@@ -155,12 +175,15 @@ impl<S: Source, T: Target> Lane<S, T> {
                 continue;
             };
             self.race.reread(read_at);
+            if !collection.entry().repeats && documents.iter().any(|doc| repeats_a_name(doc)) {
+                return Ok(Outcome::MetRepeats);
+            }
             let bytes: usize = documents.iter().map(|d| d.as_bytes().len()).sum();
             self.rereads = if bytes > LARGE_ANSWER { 1 } else { (self.rereads * 2).min(MAX_REREADS) };
             self.put(collection, to, &asked, &documents).await?;
             self.metrics.applied(AppliedOp::Reread, now.len() as u64);
         }
-        Ok(())
+        Ok(Outcome::Done)
     }
 
     /// A document that only a pipeline can write is written as a new one where names may be repeated: the server would

@@ -12,6 +12,7 @@ mod fold;
 mod lane;
 mod ledger;
 mod reader;
+mod repeats;
 mod router;
 #[cfg(test)]
 mod sim;
@@ -177,8 +178,7 @@ impl<S: Source, T: Target, C: Store> Tail<S, T, C> {
             lanes.push(lane);
             tasks.spawn(lane::run(
                 work,
-                self.source.clone(),
-                self.target.clone(),
+                (self.source.clone(), self.target.clone(), self.store.clone()),
                 self.race.clone(),
                 self.metrics.clone(),
                 ledger.clone(),

@@ -3,6 +3,7 @@
 use super::{
     Parcel, Passed, Tail, Work,
     ddl::{self, Brought},
+    repeats,
 };
 use crate::{
     capped::Verdict,
@@ -170,15 +171,9 @@ impl<S: Source, T: Target, C: Store> Router<S, T, C> {
         self.route_of(write, time).map(Some)
     }
 
-    /// Before a document with a repeated field name goes to the target, that is known for ever: see [`repeats_a_name`].
     async fn note_repeats(&self, collection: &Collection, write: &Write) -> Result<()> {
         let (WriteOp::Insert(doc) | WriteOp::Replace(doc) | WriteOp::Diff(doc)) = &write.op else { return Ok(()) };
-        if collection.entry().repeats || !repeats_a_name(doc) || !collection.note_repeats().await {
-            return Ok(());
-        }
-        let _one_at_a_time = collection.saving.lock().await;
-        let entry = collection.entry().clone();
-        self.tail.store.save_entries(&[entry]).await
+        if collection.entry().repeats || !repeats_a_name(doc) { Ok(()) } else { repeats::note(&self.tail.store, collection).await }
     }
 
     fn route_of(&self, write: &Write, time: ClusterTime) -> Result<Route> {

@@ -155,11 +155,11 @@ impl MongoSource {
 /// A stream that shows everything, by itself or by watching.
 pub enum Followed {
     /// Of a server from 6.0 on.
-    Expanded(Box<Swept>),
+    Expanded(Box<Swept<MongoStream>>),
     /// Of an older one.
     Watched(Box<Watched>),
     /// Of a router.
-    Sharded(Box<ShardedStream>),
+    Sharded(Box<Swept<ShardedStream>>),
 }
 
 /// A scan of what is on one replica set, or on several.
@@ -215,7 +215,10 @@ impl Source for MongoSource {
             (Shows::Everything { .. }, false) => {
                 Followed::Expanded(Box::new(Swept::over(stream, cluster, &self.known, self.asked.clone())))
             }
-            (Shows::Everything { .. }, true) => Followed::Sharded(Box::new(ShardedStream::over(stream, cluster, &self.known))),
+            (Shows::Everything { .. }, true) => {
+                let stream = ShardedStream::over(stream, cluster.clone(), &self.known);
+                Followed::Sharded(Box::new(Swept::over(stream, cluster, &self.known, self.asked.clone())))
+            }
             (Shows::Documents, false) => {
                 Followed::Watched(Box::new(Watched::over(stream, cluster, &from, &self.known, self.asked.clone())))
             }

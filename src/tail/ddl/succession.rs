@@ -9,9 +9,14 @@
 //!
 //! So a collection may have a name here before the stream comes to that: of several that are dropped and made again under one
 //! name while nobody follows, the last one is taken in when the first is dropped.
+//!
+//! One of which nothing is known when it is created again on another shard, because its name was another when we looked, is made
+//! like any new one. That it was filled unseen is told by the drop of the old one, which comes behind: two were there under one
+//! name, as only `movePrimary` makes it.
 
 use super::{Brought, Change};
 use crate::{
+    catalog::{Collection, State},
     checkpoint::Store,
     error::Result,
     model::{CollectionUuid, Namespace},
@@ -22,14 +27,42 @@ use crate::{
 impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
     /// A collection was dropped; if another one that nothing was told of has its name on the source, it takes its place here.
     pub(super) async fn succeeded(&self, ns: &Namespace) -> Result<Brought> {
-        if !self.tail.selection.takes(ns) || self.holder(ns).is_some() {
+        if !self.tail.selection.takes(ns) {
             return Ok(Brought::Nothing);
+        }
+        if let Some(holder) = self.holder(ns) {
+            return if self.was_filled_unseen(&holder) { self.copy_behind(&holder).await } else { Ok(Brought::Nothing) };
         }
         let listed = self.tail.source.collections().await?;
         match listed.iter().find(|c| c.ns == *ns).and_then(|c| c.uuid) {
             Some(uuid) if self.tail.catalog.find(uuid).is_none() => self.take_in(ns, uuid).await,
             Some(_) | None => Ok(Brought::Nothing),
         }
+    }
+
+    /// Whether it was made from its creation alone, and that while the one was there that is dropped now. A capped one is filled when
+    /// it is made; and what was planned, taken in, or has another name since was not made so.
+    fn was_filled_unseen(&self, holder: &Collection) -> bool {
+        let e = holder.entry();
+        let made_as_told = e.read_from == e.known_at && e.known_at > self.tail.catalog.listed_until();
+        e.state == State::Complete && made_as_told && e.known_at < self.time && !e.capped && !e.is_view()
+    }
+
+    /// Has documents copied into a collection that is followed already.
+    async fn copy_behind(&self, collection: &Collection) -> Result<Brought> {
+        let (tail, uuid) = (self.tail, collection.uuid());
+        let read_from = tail.source.operation_time().await?;
+        tracing::info!(ns = %collection.entry().ns, "copying what the change stream did not tell");
+        tail.race.begin(uuid);
+        {
+            let mut entry = collection.entry_mut();
+            (entry.state, entry.read_from) = (State::Wanted, read_from);
+        }
+        tail.parity.forget(uuid);
+        // What was proved of it is void. After a crash before the entry is saved, the drop is told again.
+        tail.store.forget(&[uuid]).await?;
+        self.save(collection).await?;
+        Ok(Brought::Documents)
     }
 
     /// A collection that the catalog does not know has a name now, as a write or a rename tells. It has the place of the one that

@@ -88,7 +88,7 @@ impl EventStream for ShardedStream {
         let mut batch = self.stream.next().await?;
         // What is told needs no telling, least of all behind a fence.
         for event in &batch.events {
-            if let Change::Ddl(Ddl::Drop { uuid: Some(dropped), .. }) = &event.change {
+            if let Change::Ddl(Ddl::Drop { uuid: Some(dropped), .. } | Ddl::Rename { dropped: Some(dropped), .. }) = &event.change {
                 self.identities.retain(|_, uuid| uuid != dropped);
                 successions.retain(|ddl| ddl.uuid() != Some(*dropped));
             }

@@ -265,7 +265,8 @@ impl<R: EventStream, E: Sight> EventStream for Watched<R, E> {
     }
 }
 
-fn just_before(time: ClusterTime) -> ClusterTime {
+/// The latest time that is before another.
+pub(super) fn just_before(time: ClusterTime) -> ClusterTime {
     match time.i.checked_sub(1) {
         Some(i) => ClusterTime { i, ..time },
         None => ClusterTime { t: time.t.saturating_sub(1), i: u32::MAX },
