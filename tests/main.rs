@@ -26,6 +26,7 @@ mod sharded_both;
 mod sharded_check;
 mod sharded_faults;
 mod sharded_rekeyed;
+mod sharded_removed;
 mod sharded_series;
 mod sharded_source;
 mod sharded_target;

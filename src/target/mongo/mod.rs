@@ -79,12 +79,16 @@ impl MongoTarget {
         self.sharding.is_some()
     }
 
-    /// The identities of all sharded collections.
+    /// The identities of all collections of a sharded cluster that somebody else may have changed: of those that are sharded, and of
+    /// those in databases that were moved. Nothing on a replica set.
     ///
     /// # Errors
     /// As classified.
     pub async fn identities(&self) -> Result<BTreeMap<Namespace, CollectionUuid>> {
-        sharded::identities(&self.cluster).await
+        match &self.sharding {
+            Some(sharding) => sharding.identities(&self.cluster).await,
+            None => Ok(BTreeMap::new()),
+        }
     }
 
     /// Spreads databases that are not there yet over the shards, by the bytes that will come to each. Nothing on a replica set.
@@ -110,7 +114,7 @@ impl MongoTarget {
     async fn replaced(&self, to: &TargetCollection, code: Option<i32>) -> Result<()> {
         if matches!(code, Some(ANOTHER_COLLECTION | MULTIPLE_ERRORS)) && self.successor(to).await?.is_some() {
             let doing = format!("writing to `{}`", to.ns);
-            return Err(refused_by_code(self.cluster.side(), &doing, ANOTHER_COLLECTION, "it was resharded"));
+            return Err(refused_by_code(self.cluster.side(), &doing, ANOTHER_COLLECTION, "it was resharded, or its database moved"));
         }
         Ok(())
     }
@@ -180,13 +184,20 @@ impl Target for MongoTarget {
         }
     }
     async fn collections(&self) -> Result<Vec<CollectionInfo>> {
-        listing::collections(&self.cluster).await
+        let listed = listing::collections(&self.cluster).await?;
+        if let Some(sharding) = &self.sharding {
+            sharding.seen(listed.iter().filter_map(|c| c.uuid));
+        }
+        Ok(listed)
     }
     async fn locate(&self, db: &str, uuid: CollectionUuid) -> Result<Option<Namespace>> {
         Ok(listing::collections_of(&self.cluster, db).await?.into_iter().find(|c| c.uuid == Some(uuid)).map(|c| c.ns))
     }
     async fn successor(&self, of: &TargetCollection) -> Result<Option<CollectionUuid>> {
-        if self.sharding.is_some() { sharded::successor(&self.cluster, of).await } else { Ok(None) }
+        match &self.sharding {
+            Some(sharding) => sharding.successor(&self.cluster, of).await,
+            None => Ok(None),
+        }
     }
     async fn lookup(&self, ns: &Namespace) -> Result<Option<CollectionInfo>> {
         Ok(listing::collections_of(&self.cluster, ns.db()).await?.into_iter().find(|c| c.ns == *ns))
@@ -204,10 +215,20 @@ impl Target for MongoTarget {
         if sharded::can_be(options) {
             self.distribute(ns).await?;
         }
-        Ok(self.lookup(ns).await?.and_then(|c| c.uuid))
+        let made = self.lookup(ns).await?.and_then(|c| c.uuid);
+        if let Some((sharding, uuid)) = self.sharding.as_ref().zip(made) {
+            sharding.made(uuid);
+        }
+        Ok(made)
     }
     async fn drop_collection(&self, ns: &Namespace, uuid: Option<CollectionUuid>) -> Result<()> {
-        ddl::drop_collection(&self.cluster, ns, uuid).await
+        let now = match (&self.sharding, uuid, self.lookup(ns).await?.and_then(|c| c.uuid)) {
+            (Some(sharding), Some(uuid), Some(there)) if there != uuid => {
+                sharding.successor(&self.cluster, &TargetCollection { ns: ns.clone(), uuid }).await?
+            }
+            _ => None,
+        };
+        ddl::drop_collection(&self.cluster, ns, now.or(uuid)).await
     }
     /// Never a sharded collection (code 125, RAN on 6.0.5), others only to a database of the same primary shard.
     fn renames_across_databases(&self) -> bool {

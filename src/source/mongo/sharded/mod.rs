@@ -42,11 +42,13 @@
 mod layout;
 mod members;
 mod moved;
+mod removed;
 mod scan;
 
 pub(super) use layout::{layout, layout_of};
 pub(super) use members::Members;
 pub use moved::ShardedStream;
+pub(super) use removed::none_since;
 pub use scan::SnapshotScan;
 
 use super::{fetch::ReadAt, identity::Identity};

@@ -26,12 +26,12 @@ pub(super) async fn key_of(cluster: &Cluster, uuid: CollectionUuid) -> Result<Op
 }
 
 /// Which collection each sharded name stands for.
-pub(crate) async fn identities(cluster: &Cluster) -> Result<BTreeMap<Namespace, CollectionUuid>> {
+pub(super) async fn identities(cluster: &Cluster) -> Result<BTreeMap<Namespace, CollectionUuid>> {
     Ok(sharding::collections(cluster).await?.into_iter().map(|row| (row.ns, row.uuid)).collect())
 }
 
 /// The collection in the place of another one, once the cluster lists it; `None` where nothing tells that there is one.
-pub(crate) async fn successor(cluster: &Cluster, of: &TargetCollection) -> Result<Option<CollectionUuid>> {
+pub(super) async fn successor(cluster: &Cluster, of: &TargetCollection) -> Result<Option<CollectionUuid>> {
     let mut last = None;
     while let Some(next) = next(cluster, last.unwrap_or(of.uuid)).await? {
         last = Some(next);

@@ -7,6 +7,7 @@
 mod balancer;
 pub mod front;
 mod mongos;
+mod removal;
 #[cfg(test)]
 mod real;
 
