@@ -13,17 +13,23 @@
 //!   `movePrimary` (code 70, RAN on 6.0.5), and a database that is made there by name comes to us as new when it is moved away.
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, Result, Trouble},
     model::{ClusterTime, raw},
-    mongo::{Cluster, listing, sharding},
+    mongo::{
+        Cluster, listing,
+        sharding::{self, Shard},
+    },
 };
 use bson::{DateTime, RawBson, RawDocument, RawDocumentBuf, Timestamp, rawdoc};
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 /// Seconds by which the cluster's time may be ahead of the clock of its config server.
 const SKEW: i64 = 60;
 /// Seconds for which the config server surely shows the past: somewhat less than by default (`minSnapshotHistoryWindowInSeconds`).
 const PAST: u32 = 240;
+
+/// For how long an entry of the cluster's log is waited for.
+const LATE: Duration = Duration::from_secs(10);
 
 /// An entry of the cluster's log.
 #[derive(Debug)]
@@ -50,17 +56,18 @@ enum Then {
 pub(in crate::source::mongo) async fn none_since(cluster: &Cluster, position: ClusterTime) -> Result<()> {
     let shards = sharding::shards(cluster).await?;
     // Rows of clusters that were made before 5.0 may have no time.
-    let changed: Vec<_> = shards.iter().filter(|shard| shard.changed.is_none_or(|at| at > position)).collect();
+    let changed: Vec<&Shard> = shards.iter().filter(|shard| shard.changed.is_none_or(|at| at > position)).collect();
     if changed.is_empty() {
         return Ok(());
     }
-    let log = log(cluster, position).await?;
-    let added = |name: &str| log.iter().any(|noted| !noted.removed && noted.shard == name);
+    let log = explaining(cluster, position, &changed).await?;
+    let added = |name: &str| log.iter().rfind(|noted| !noted.removed && noted.shard == name);
     let mut lost = BTreeSet::new();
     for Noted { shard, later, .. } in log.iter().filter(|noted| noted.removed) {
         let is_lost = match then(cluster, position, shard).await? {
             Some(Then::Member) => true,
-            Some(Then::Absent) => added(shard),
+            // Nor before, unless it came and went since.
+            Some(Then::Absent) => added(shard).is_some_and(|noted| noted.later),
             Some(Then::Empty) => false,
             None => *later,
         };
@@ -68,11 +75,41 @@ pub(in crate::source::mongo) async fn none_since(cluster: &Cluster, position: Cl
             lost.insert(shard.clone());
         }
     }
-    // A removal that the log has not got.
-    if !log.iter().any(|noted| noted.removed) && changed.iter().any(|shard| shard.changed.is_some() && !added(&shard.name)) {
+    if !explains(&log, &changed) {
         lost.insert("of a name that the cluster's log does not tell".into());
     }
     if lost.is_empty() { Ok(()) } else { Err(Error::ShardsRemoved { shards: lost.into_iter().collect(), wanted: position }) }
+}
+
+/// The log, which is written behind the change itself, and may be written late.
+async fn explaining(cluster: &Cluster, position: ClusterTime, changed: &[&Shard]) -> Result<Vec<Noted>> {
+    let mut patience = cluster.within(LATE).retry().patience();
+    loop {
+        let log = log(cluster, position).await?;
+        if explains(&log, changed) {
+            return Ok(log);
+        }
+        match patience.after(unlogged(cluster)).await {
+            Ok(()) => {}
+            Err(Error::Interrupted) => return Err(Error::Interrupted),
+            Err(_) => return Ok(log),
+        }
+    }
+}
+
+/// Whether the changes of the list of shards are additions, or a removal is known.
+fn explains(log: &[Noted], changed: &[&Shard]) -> bool {
+    let added = |name: &str| log.iter().any(|noted| !noted.removed && noted.shard == name);
+    log.iter().any(|noted| noted.removed) || changed.iter().all(|shard| shard.changed.is_none() || added(&shard.name))
+}
+
+fn unlogged(cluster: &Cluster) -> Error {
+    Error::Unreachable {
+        side: cluster.side(),
+        doing: "looking which shards were removed".into(),
+        why: Trouble::Other,
+        source: "the cluster's log of changes does not tell yet".into(),
+    }
 }
 
 /// Shards that were added and removed since about that time.

@@ -15,15 +15,40 @@ use crate::{Error, ReplicaSet, Result};
 const PATIENCE: Duration = Duration::from_secs(120);
 
 impl ShardedCluster {
-    /// Begins to remove a shard, and hands its chunks and its databases over to the others in turn, until it holds none.
+    /// Begins to remove a shard, and hands its chunks and its databases over to the others, until it holds none.
     ///
     /// # Errors
     /// When the cluster refuses, and when it takes too long.
     pub async fn drain_shard(&self, name: &str) -> Result<()> {
-        let others: Vec<String> = self.shards.iter().map(|shard| shard.options().name.clone()).filter(|other| other != name).collect();
+        self.admin(doc! { "removeShard": name }).await?;
+        self.hand_over(name).await
+    }
+
+    /// Removes a shard, drained before or not. Gives its servers, which run until they are dropped.
+    ///
+    /// # Errors
+    /// When the cluster refuses, and when it takes too long.
+    pub async fn remove_shard(&mut self, name: &str) -> Result<ReplicaSet> {
+        let at = self.shards.iter().position(|shard| shard.options().name == name);
+        let at = at.ok_or_else(|| Error::BadReply(format!("there is no shard {name}")))?;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let told = self.admin(doc! { "removeShard": name }).await?;
+            if told.get_str("state").is_ok_and(|state| state == "completed") {
+                return Ok(self.shards.remove(at));
+            }
+            if Instant::now() > deadline {
+                return Err(Error::BadReply(format!("{name} is not removed: {told}")));
+            }
+            self.hand_over(name).await?;
+        }
+    }
+
+    /// In turn, so that each of the others gets about the same.
+    async fn hand_over(&self, name: &str) -> Result<()> {
+        let others: Vec<&str> = self.shards.iter().map(|shard| shard.options().name.as_str()).filter(|other| *other != name).collect();
         let (client, deadline) = (self.client().await?, Instant::now() + PATIENCE);
         let mut heirs = others.iter().cycle();
-        self.admin(doc! { "removeShard": name }).await?;
         loop {
             let holdings = holdings(&client, name).await?;
             if holdings.is_empty() {
@@ -35,34 +60,13 @@ impl ShardedCluster {
             // What is refused, as while a chunk is being moved by somebody else, is tried again in the next round.
             for mut command in holdings {
                 let Some(heir) = heirs.next() else { break };
-                command.insert("to", heir);
+                command.insert("to", *heir);
                 let _ = client.database("admin").run_command(command).await;
             }
             sleep(PAUSE).await;
         }
         end(client).await;
         Ok(())
-    }
-
-    /// Removes a shard, drained if it is not yet. Gives its servers, which run until they are dropped.
-    ///
-    /// # Errors
-    /// When the cluster refuses, and when it takes too long.
-    pub async fn remove_shard(&mut self, name: &str) -> Result<ReplicaSet> {
-        let at = self.shards.iter().position(|shard| shard.options().name == name);
-        let at = at.ok_or_else(|| Error::BadReply(format!("there is no shard {name}")))?;
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            self.drain_shard(name).await?;
-            let told = self.admin(doc! { "removeShard": name }).await?;
-            if told.get_str("state").is_ok_and(|state| state == "completed") {
-                return Ok(self.shards.remove(at));
-            }
-            // A database was made there meanwhile.
-            if Instant::now() > deadline {
-                return Err(Error::BadReply(format!("{name} is not removed: {told}")));
-            }
-        }
     }
 }
 
