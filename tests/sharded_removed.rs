@@ -2,7 +2,7 @@
 
 mod real {
     use crate::support::{DEADLINE, Ferry, run, seed, whole_machine};
-    use bson::{Document, doc};
+    use bson::{DateTime, Document, doc};
     use mongodb::Client;
     use std::time::Duration;
     use testbed::{Load, LoadOptions, Options, ReplicaSet, ShardedCluster, connect, end, sharded};
@@ -33,6 +33,16 @@ mod real {
         let ranges = (0..4_000).map(|id| doc! {"_id": id, "n": id % 400, "text": "x".repeat(500)});
         shop.collection::<Document>("ranges").insert_many(ranges).await.unwrap();
         shop.collection::<Document>("plain").insert_many((0..500).map(|id| doc! {"_id": id, "n": 0})).await.unwrap();
+        // What the migration parks until the cutover must not get lost when it is moved. The target has it on its last shard, too.
+        run(from, "admin", doc! {"enableSharding": "small", "primaryShard": shards.last().unwrap()}).await;
+        let indexes = vec![
+            doc! {"key": {"k": 1}, "name": "unique", "unique": true},
+            doc! {"key": {"at": 1}, "name": "ttl", "expireAfterSeconds": 1_000_000},
+            doc! {"key": {"n": 1}, "name": "hidden", "hidden": true},
+        ];
+        run(from, "small", doc! {"createIndexes": "items", "indexes": indexes}).await;
+        let items = (0..100).map(|id| doc! {"_id": id, "k": id, "n": 0, "at": DateTime::now()});
+        from.database("small").collection::<Document>("items").insert_many(items).await.unwrap();
     }
 
     /// Waits until so many more operations were done than before.
@@ -68,9 +78,13 @@ mod real {
 
         let (left, left_there) = tokio::join!(source.remove_shard("shard1"), target.remove_shard("shard1"));
         more(&load, 500).await;
-        let plain = from.database("shop").collection::<Document>("plain");
-        plain.update_many(doc! {"_id": {"$lt": 100}}, doc! {"$inc": {"n": 1}}).await.unwrap();
+        for (db, name) in [("shop", "plain"), ("small", "items")] {
+            let coll = from.database(db).collection::<Document>(name);
+            coll.update_many(doc! {"_id": {"$lt": 50}}, doc! {"$inc": {"n": 1}}).await.unwrap();
+        }
         drop((left.unwrap(), left_there.unwrap()));
+        ferry.wait_until_caught_up(&from).await;
+        assert!(ferry.log().contains("now=small.items"), "nothing was moved that it had made");
         more(&load, 200).await;
         let counts = load.stop().await;
         ferry.wait_until_caught_up(&from).await;
@@ -123,7 +137,7 @@ mod real {
         ferry.restart_with(&["--restart-from-scratch", "--drop-target-namespaces"]);
         ferry.wait_for_phase("tailing").await;
         let (ours, theirs) = ferry.hand_over_stopped(&from, &to).await;
-        assert!(ours == 4_500 && ours == theirs, "{ours} documents on the source, {theirs} on the target");
+        assert!(ours == 4_600 && ours == theirs, "{ours} documents on the source, {theirs} on the target");
         end(from).await;
         end(to).await;
     }

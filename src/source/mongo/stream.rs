@@ -200,7 +200,7 @@ pub(super) async fn open(
         }
         Ok(cursor) => {
             if cluster.topology().await? == Topology::Sharded {
-                none_since(cluster, from.time()).await?;
+                Box::pin(none_since(cluster, from.time())).await?;
             }
             Ok(cursor)
         }

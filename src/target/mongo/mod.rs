@@ -112,9 +112,12 @@ impl MongoTarget {
     /// Behind a failure that the cluster's own replacement of the collection would explain: waits until it is done, and says that the
     /// collection is another one.
     async fn replaced(&self, to: &TargetCollection, code: Option<i32>) -> Result<()> {
-        if matches!(code, Some(ANOTHER_COLLECTION | MULTIPLE_ERRORS)) && self.successor(to).await?.is_some() {
+        if self.sharding.is_some()
+            && matches!(code, Some(ANOTHER_COLLECTION | MULTIPLE_ERRORS))
+            && sharded::resharded(&self.cluster, to).await?.is_some()
+        {
             let doing = format!("writing to `{}`", to.ns);
-            return Err(refused_by_code(self.cluster.side(), &doing, ANOTHER_COLLECTION, "it was resharded, or its database moved"));
+            return Err(refused_by_code(self.cluster.side(), &doing, ANOTHER_COLLECTION, "it was resharded"));
         }
         Ok(())
     }

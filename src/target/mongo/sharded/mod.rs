@@ -10,6 +10,7 @@ mod zones;
 pub(crate) use aim::apply;
 pub use layout::Shard;
 pub(crate) use layout::{place, shard, shards};
+pub(crate) use resharded::successor as resharded;
 pub use zones::{Members, Place};
 
 use crate::{

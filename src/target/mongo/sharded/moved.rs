@@ -17,15 +17,14 @@ use bson::{DateTime, RawBson, RawDocumentBuf, rawdoc};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{Mutex, PoisonError},
-    time::Duration,
 };
 
-/// By how much the clocks of the cluster's servers and of this machine may differ.
-const SKEW: Duration = Duration::from_secs(60);
+/// Milliseconds by which the clocks of the cluster's servers and of this machine may differ.
+const SKEW: i64 = 60_000;
 /// What a movement is noted as in the end.
 const DONE: &str = "movePrimary.commit";
 
-/// When collections were last seen under their identities, by the clock of this machine.
+/// Since when a movement must have been noted to explain that a collection is not under its identity, by the cluster's clock.
 #[derive(Debug)]
 pub(super) struct Sightings {
     /// For those that this process has not seen yet.
@@ -38,13 +37,18 @@ pub(super) struct Sightings {
 impl Sightings {
     /// Of a migration that has made its first collection at that time or later.
     pub(super) fn since(begun: DateTime) -> Self {
-        Self { begun, seen: Mutex::default(), ours: Mutex::default() }
+        Self { begun: later(begun, -SKEW), seen: Mutex::default(), ours: Mutex::default() }
     }
 
     /// These are there now.
     pub(super) fn note(&self, there: impl Iterator<Item = CollectionUuid>) {
-        let now = DateTime::now();
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).extend(there.map(|uuid| (uuid, now)));
+        let now = later(DateTime::now(), -SKEW);
+        there.for_each(|uuid| self.note_at(uuid, now));
+    }
+
+    fn note_at(&self, uuid: CollectionUuid, since: DateTime) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.entry(uuid).and_modify(|known| *known = since.max(*known)).or_insert(since);
     }
 
     /// We have just made it.
@@ -72,14 +76,16 @@ impl Sightings {
                 Some(_) | None => break noted,
             }
         };
-        if !noted.iter().any(is_done) || sharding::named(cluster, &of.ns).await?.is_some() {
+        let Some(moved) = noted.iter().find(|row| is_done(row)).and_then(|row| row.get_datetime("time").ok()) else { return Ok(None) };
+        if sharding::named(cluster, &of.ns).await?.is_some() {
             return Ok(None);
         }
         let there = listing::collections_of(cluster, of.ns.db()).await?.into_iter().find(|c| c.ns == of.ns).and_then(|c| c.uuid);
         let there = there.filter(|uuid| !self.is_ours(*uuid));
         if let Some(uuid) = there {
-            tracing::info!(ns = %of.ns, "its database was moved to another shard");
-            self.note(std::iter::once(uuid));
+            tracing::debug!(ns = %of.ns, "its database was moved to another shard");
+            // That movement explains nothing any more.
+            self.note_at(uuid, later(moved, 1));
         }
         Ok(there)
     }
@@ -92,6 +98,7 @@ impl Sightings {
         let mut found = BTreeMap::new();
         for db in moved {
             let listed = listing::collections_of(cluster, db).await?;
+            self.note(listed.iter().filter_map(|c| c.uuid));
             found.extend(listed.into_iter().filter_map(|c| Some((c.ns, c.uuid?))));
         }
         Ok(found)
@@ -100,14 +107,18 @@ impl Sightings {
 
 /// What was noted of movements since then, the newest first.
 async fn noted(cluster: &Cluster, db: Option<&str>, since: DateTime) -> Result<Vec<RawDocumentBuf>> {
-    let since = DateTime::from_millis(since.timestamp_millis() - SKEW.as_millis() as i64);
     let kinds = ["movePrimary.start", "movePrimary.validating", "movePrimary.error", DONE];
-    let mut filter = rawdoc! {"what": {"$in": kinds.map(RawBson::from).into_iter().collect::<bson::RawArrayBuf>()}, "time": {"$gte": since}};
+    let mut filter =
+        rawdoc! {"what": {"$in": kinds.map(RawBson::from).into_iter().collect::<bson::RawArrayBuf>()}, "time": {"$gte": since}};
     if let Some(db) = db {
         filter.append(bson::cstr!("ns"), db);
     }
     let command = rawdoc! {"find": "changelog", "filter": filter, "sort": {"time": -1}};
     listing::found(cluster, "config", "reading the cluster's log of changes", &command).await
+}
+
+fn later(time: DateTime, millis: i64) -> DateTime {
+    DateTime::from_millis(time.timestamp_millis().saturating_add(millis))
 }
 
 fn is_done(row: &RawDocumentBuf) -> bool {
@@ -120,5 +131,26 @@ fn under_way(cluster: &Cluster, ns: &Namespace) -> Error {
         doing: format!("waiting for the end of `movePrimary` of `{}`", ns.db()),
         why: Trouble::Other,
         source: "it is under way".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_movement_explains_one_change_of_identity() {
+        let at = |seconds: i64| DateTime::from_millis(1_700_000_000_000 + seconds * 1_000);
+        let (never, moved) = (CollectionUuid([1; 16]), CollectionUuid([2; 16]));
+        let sightings = Sightings::since(at(100));
+        assert_eq!(sightings.last(never), at(40), "the clocks may differ");
+        sightings.note_at(moved, later(at(200), 1));
+        assert!(sightings.last(moved) > at(200));
+        sightings.note_at(moved, at(150));
+        assert!(sightings.last(moved) > at(200), "an earlier sighting tells nothing new");
+        sightings.note(std::iter::once(moved));
+        assert!(sightings.last(moved) > at(10_000) && !sightings.is_ours(moved));
+        sightings.note_ours(moved);
+        assert!(sightings.is_ours(moved));
     }
 }

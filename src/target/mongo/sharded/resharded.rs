@@ -31,7 +31,7 @@ pub(super) async fn identities(cluster: &Cluster) -> Result<BTreeMap<Namespace, 
 }
 
 /// The collection in the place of another one, once the cluster lists it; `None` where nothing tells that there is one.
-pub(super) async fn successor(cluster: &Cluster, of: &TargetCollection) -> Result<Option<CollectionUuid>> {
+pub(crate) async fn successor(cluster: &Cluster, of: &TargetCollection) -> Result<Option<CollectionUuid>> {
     let mut last = None;
     while let Some(next) = next(cluster, last.unwrap_or(of.uuid)).await? {
         last = Some(next);

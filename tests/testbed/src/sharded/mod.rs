@@ -7,9 +7,9 @@
 mod balancer;
 pub mod front;
 mod mongos;
-mod removal;
 #[cfg(test)]
 mod real;
+mod removal;
 
 use std::time::Duration;
 
