@@ -76,6 +76,18 @@ mod real {
         more(&load, 500).await;
         ferry.wait_until_caught_up(&from).await;
 
+        // A database of the target is moved while nobody looks.
+        ferry.kill_9();
+        let small = to.database("config").collection::<Document>("databases").find_one(doc! {"_id": "small"}).await.unwrap().unwrap();
+        // So that it is on the next one to leave, under another identity.
+        let way: &[&str] = if small.get_str("primary").unwrap() == "shard1" { &["shard0", "shard1"] } else { &["shard1"] };
+        for other in way {
+            run(&to, "admin", doc! {"movePrimary": "small", "to": *other}).await;
+        }
+        ferry.restart();
+        more(&load, 200).await;
+        ferry.wait_until_caught_up(&from).await;
+
         let (left, left_there) = tokio::join!(source.remove_shard("shard1"), target.remove_shard("shard1"));
         more(&load, 500).await;
         for (db, name) in [("shop", "plain"), ("small", "items")] {
