@@ -30,6 +30,7 @@ mod sharded_removed;
 mod sharded_series;
 mod sharded_source;
 mod sharded_target;
+mod sharded_zones;
 mod steering;
 mod support;
 mod time_series;
