@@ -224,14 +224,14 @@ impl Target for MongoTarget {
         }
         Ok(made)
     }
-    async fn drop_collection(&self, ns: &Namespace, uuid: Option<CollectionUuid>) -> Result<()> {
-        let now = match (&self.sharding, uuid, self.lookup(ns).await?.and_then(|c| c.uuid)) {
-            (Some(sharding), Some(uuid), Some(there)) if there != uuid => {
-                sharding.successor(&self.cluster, &TargetCollection { ns: ns.clone(), uuid }).await?
-            }
-            _ => None,
-        };
-        ddl::drop_collection(&self.cluster, ns, now.or(uuid)).await
+    async fn drop_collection(&self, ns: &Namespace, mut uuid: Option<CollectionUuid>) -> Result<()> {
+        if let (Some(sharding), Some(ours)) = (&self.sharding, uuid)
+            && self.lookup(ns).await?.is_some_and(|there| there.uuid != uuid)
+        {
+            let of = TargetCollection { ns: ns.clone(), uuid: ours };
+            uuid = sharding.successor(&self.cluster, &of).await?.or(uuid);
+        }
+        ddl::drop_collection(&self.cluster, ns, uuid).await
     }
     /// Never a sharded collection (code 125, RAN on 6.0.5), others only to a database of the same primary shard.
     fn renames_across_databases(&self) -> bool {
