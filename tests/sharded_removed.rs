@@ -66,18 +66,25 @@ mod real {
 
         let mut ferry = Ferry::start(&source.uri(), &target.uri(), &["--partition-size", "1MiB", "--verbose"]);
         ferry.wait_for_phase("copying").await;
-        ferry.verb(&["set", "copy-rate=300kB/s"]).await.expect(0, "set");
+        ferry.verb(&["set", "copy-rate=20kB/s"]).await.expect(0, "set");
         let (left, left_there) = tokio::join!(source.remove_shard("shard2"), target.remove_shard("shard2"));
-        eprintln!("removed while {}", ferry.status().await["phase"]);
         assert_eq!(ferry.status().await["phase"], "copying");
+        let deadline = Instant::now() + DEADLINE;
+        while !ferry.log().contains("their servers may be stopped shards=\"shard2\"") {
+            assert!(Instant::now() < deadline, "the stream does not let go of it\n{}", ferry.log());
+            sleep(Duration::from_millis(100)).await;
+        }
         drop((left.unwrap(), left_there.unwrap()));
         ferry.verb(&["set", "copy-rate=unlimited"]).await.expect(0, "set");
         ferry.wait_for_phase("tailing").await;
         more(&load, 500).await;
         ferry.wait_until_caught_up(&from).await;
 
-        // A database of the target is moved while nobody looks.
-        ferry.kill_9();
+        // A database of the target is moved while nobody looks. The resume point is to be behind the removal.
+        ferry.wait_until_ready().await;
+        ferry.wait_until_caught_up(&from).await;
+        ferry.signal("TERM");
+        ferry.wait_exit().await;
         let small = to.database("config").collection::<Document>("databases").find_one(doc! {"_id": "small"}).await.unwrap().unwrap();
         // So that it is on the next one to leave, under another identity.
         let way: &[&str] = if small.get_str("primary").unwrap() == "shard1" { &["shard0", "shard1"] } else { &["shard1"] };
@@ -88,16 +95,19 @@ mod real {
         more(&load, 200).await;
         ferry.wait_until_caught_up(&from).await;
 
-        let (left, left_there) = tokio::join!(source.remove_shard("shard1"), target.remove_shard("shard1"));
+        let (drained, left_there) = tokio::join!(source.drain_shard("shard1"), target.remove_shard("shard1"));
+        drained.unwrap();
         more(&load, 500).await;
         for (db, name) in [("shop", "plain"), ("small", "items")] {
             let coll = from.database(db).collection::<Document>(name);
             coll.update_many(doc! {"_id": {"$lt": 50}}, doc! {"$inc": {"n": 1}}).await.unwrap();
         }
-        drop((left.unwrap(), left_there.unwrap()));
+        // What it had to tell is read: its servers may be stopped in the same moment.
+        ferry.wait_until_caught_up(&from).await;
+        drop((source.remove_shard("shard1").await.unwrap(), left_there.unwrap()));
+        more(&load, 200).await;
         ferry.wait_until_caught_up(&from).await;
         assert!(ferry.log().contains("now=small.items"), "nothing was moved that it had made");
-        more(&load, 200).await;
         let counts = load.stop().await;
         ferry.wait_until_caught_up(&from).await;
         eprintln!("{counts:?}");
@@ -127,6 +137,9 @@ mod real {
         // What it had to tell was read before it left, though it left while nobody followed.
         touch(&from, 1).await;
         source.drain_shard("shard2").await.unwrap();
+        ferry.wait_until_caught_up(&from).await;
+        // What was moved is copied anew, and holds the resume point until then.
+        ferry.wait_until_ready().await;
         ferry.wait_until_caught_up(&from).await;
         ferry.signal("TERM");
         ferry.wait_exit().await;
