@@ -67,6 +67,14 @@ pub enum Error {
         /// What the oplog still holds, where the server told.
         oldest: Option<ClusterTime>,
     },
+    /// A shard was removed from the source, and with it changes that had not been read.
+    #[error("the source lost the shard {} after {wanted}, and with it changes that had not been read", .shards.join(", "))]
+    ShardsRemoved {
+        /// By their names.
+        shards: Vec<String>,
+        /// Where we wanted to go on.
+        wanted: ClusterTime,
+    },
     /// The user may not do this.
     #[error("the {side} cluster refused {doing}: the user lacks a privilege")]
     Forbidden {
@@ -181,7 +189,7 @@ impl Error {
     pub fn remedy(&self) -> Remedy {
         match self {
             Error::Unreachable { .. } => Remedy::Retry,
-            Error::PositionLost { .. } => Remedy::Recopy,
+            Error::PositionLost { .. } | Error::ShardsRemoved { .. } => Remedy::Recopy,
             Error::Forbidden { .. }
             | Error::BadCredentials { .. }
             | Error::Refused { .. }
@@ -221,6 +229,9 @@ impl Error {
             ),
             Error::PositionLost { .. } => {
                 "start again with `mongoferry run --restart-from-scratch --drop-target-namespaces` and a larger oplog on the source (`replSetResizeOplog`)".into()
+            }
+            Error::ShardsRemoved { .. } => {
+                "start again with `mongoferry run --restart-from-scratch --drop-target-namespaces`; the next time, remove a shard only while mongoferry follows with little lag".into()
             }
             Error::Forbidden { side, .. } => {
                 format!("`mongoferry check` names each privilege missing on the {side} and the command that grants it")

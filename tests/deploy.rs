@@ -148,6 +148,7 @@ fn section(error: &Error) -> &'static str {
     match error {
         Error::Unreachable { .. } => "Unreachable",
         Error::PositionLost { .. } => "Position lost",
+        Error::ShardsRemoved { .. } => "Shards removed",
         Error::Forbidden { .. } => "Forbidden",
         Error::BadCredentials { .. } => "Bad credentials",
         Error::Refused { .. } => "Refused",
@@ -172,6 +173,7 @@ fn every_error_has_a_section_with_its_exit_code() {
     let all = [
         Error::Unreachable { side, doing: text(), why: mongoferry::error::Trouble::Network, source: cause() },
         Error::PositionLost { wanted: ClusterTime::default(), oldest: None },
+        Error::ShardsRemoved { shards: Vec::new(), wanted: ClusterTime::default() },
         Error::Forbidden { side, doing: text(), source: cause() },
         Error::BadCredentials { side, source: cause() },
         Error::Refused { side, doing: text(), code: 0, source: cause() },

@@ -14,20 +14,22 @@ use std::collections::{BTreeMap, BTreeSet};
 ///
 /// `living`: the collections that the source has. `now`: a source time that is not before any change already applied. A collection
 /// that is gone on both sides counts as dropped at that time, so that it is remembered until no replay can ask for it. One that the
-/// target's cluster has replaced itself, by resharding, is what it became.
+/// target's cluster has replaced itself is what it became.
 ///
 /// # Errors
 /// As the target's; [`Error::UnfitCluster`] for a collection that only the target has lost: somebody else dropped it.
 pub async fn reconcile<T: Target>(target: &T, entries: &mut [Entry], living: &BTreeSet<CollectionUuid>, now: ClusterTime) -> Result<()> {
     let there: BTreeMap<CollectionUuid, Namespace> =
         target.collections().await?.into_iter().filter_map(|c| Some((c.uuid?, c.ns))).collect();
+    let known: BTreeSet<CollectionUuid> = entries.iter().filter_map(|e| e.target_uuid).collect();
     for entry in entries.iter_mut().filter(|e| e.state != State::Dropped) {
         // A view has no identity, and no writes.
         let Some(uuid) = entry.target_uuid else { continue };
         let mut now_there = there.get(&uuid).map(|ns| (uuid, ns.clone()));
         if now_there.is_none() {
             let lost = TargetCollection { ns: entry.target.clone(), uuid };
-            now_there = target.successor(&lost).await?.map(|successor| (successor, lost.ns));
+            let successor = target.successor(&lost).await?.filter(|uuid| !known.contains(uuid));
+            now_there = successor.map(|uuid| (uuid, lost.ns));
         }
         match now_there {
             Some((uuid, ns)) => (entry.target_uuid, entry.target) = (Some(uuid), ns),

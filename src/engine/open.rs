@@ -25,7 +25,7 @@ use crate::{
     source::{Estimate, Source},
     target::{Target, mongo::Sharding},
 };
-use bson::doc;
+use bson::{DateTime, doc};
 use secrecy::ExposeSecret;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -66,7 +66,9 @@ pub(super) async fn open(
     if inspected.target == Topology::Sharded {
         let split = inspected.record.as_ref().is_none_or(|record| record.phase == Phase::Planned);
         let wanted = layout::sharded(config, &clusters, split).await?;
-        clusters.target = clusters.target.clone().sharded(Sharding::new(wanted, config.shard.keys().cloned().collect()));
+        // A source's clock and the target's are not far apart.
+        let begun = inspected.record.as_ref().map_or_else(DateTime::now, |r| DateTime::from_millis(i64::from(r.start_at.t) * 1_000));
+        clusters.target = clusters.target.clone().sharded(Sharding::new(wanted, config.shard.keys().cloned().collect(), begun));
     }
     if let Some(former) = former {
         still_reached(former, &clusters).await?;

@@ -11,7 +11,7 @@ use crate::{
     cutover::take_back,
     error::Result,
     indexes::Builder,
-    model::{ClusterTime, CollectionInfo, Milestone, Phase, Position},
+    model::{ClusterTime, CollectionInfo, Milestone, Phase},
     race::Reread,
     source::{
         Source, StartAt,
@@ -62,9 +62,7 @@ impl Work {
             take_back(&self.clusters.target, &self.store, &self.board.catalog).await?;
             let _ = reached.send(Milestone::CutoverUndone).await;
         }
-        let start = match &from {
-            StartAt::Time(time) | StartAt::After(Position { time, .. }) => *time,
-        };
+        let start = from.time();
         let board = &self.board;
         board.race.resume_from(start);
         board.progress.send_modify(|p| p.applied = start);

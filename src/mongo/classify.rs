@@ -8,7 +8,7 @@ use mongodb::error::{ErrorKind, WriteFailure};
 
 /// Codes for which the same command may well succeed in a moment. Names as in the server's
 /// `error_codes.yml`; the driver's own list of retryable reads and writes is a part of it.
-const TRANSIENT: [(i32, Trouble); 35] = [
+const TRANSIENT: [(i32, Trouble); 37] = [
     (6, Trouble::Network),      // HostUnreachable
     (7, Trouble::Network),      // HostNotFound
     (24, Trouble::Other),       // LockTimeout
@@ -33,6 +33,7 @@ const TRANSIENT: [(i32, Trouble); 35] = [
     (388, Trouble::Overload),   // TransactionTooLargeForCache: a document of 16 MiB under cache pressure (RAN on 6.0.5)
     (12586, Trouble::Other),    // BackgroundOperationInProgressForDatabase: an index build of ours
     (12587, Trouble::Other),    // BackgroundOperationInProgressForNamespace: as above (RAN on 6.0.5, on collMod)
+    (70, Trouble::Other),       // ShardNotFound: of a router that does not know yet that a shard has left (RAN on 6.0.5)
     (112, Trouble::Overload),   // WriteConflict
     (46, Trouble::Other),       // LockBusy: of a router, while somebody else moves or changes a collection
     (63, Trouble::Other),       // StaleShardVersion: of a router that does not know yet where a chunk is
@@ -43,6 +44,7 @@ const TRANSIENT: [(i32, Trouble); 35] = [
     (246, Trouble::Other),      // SnapshotUnavailable: as above
     (249, Trouble::Other),      // StaleDbVersion: as StaleShardVersion, of a database
     (250, Trouble::Other),      // StaleChunkHistory: as SnapshotTooOld, of where chunks were (RAN on 6.0.5)
+    (319, Trouble::Other),      // MovePrimaryInProgress: of writes to a database that is being moved to another shard (RAN on 6.0.5)
     (13388, Trouble::Other),    // StaleConfig: as StaleShardVersion
 ];
 

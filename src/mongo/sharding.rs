@@ -3,7 +3,7 @@
 use super::{Cluster, listing};
 use crate::{
     error::Result,
-    model::{CollectionUuid, Distributed, Namespace, ShardKey, Zone, raw},
+    model::{ClusterTime, CollectionUuid, Distributed, Namespace, ShardKey, Zone, raw},
 };
 use bson::{RawDocument, RawDocumentBuf, rawdoc};
 use std::collections::BTreeMap;
@@ -16,6 +16,8 @@ pub(crate) struct Shard {
     pub(crate) zones: Vec<String>,
     /// Whether it is being emptied, to be removed.
     pub(crate) draining: bool,
+    /// When the list of shards was changed: this one was added, or another removed.
+    pub(crate) changed: Option<ClusterTime>,
 }
 
 /// A row of `config.collections`.
@@ -43,13 +45,14 @@ pub(crate) struct Chunk {
 /// # Errors
 /// As classified, as all the rest here.
 pub(crate) async fn shards(cluster: &Cluster) -> Result<Vec<Shard>> {
-    let listed = rows(cluster, "shards", rawdoc! {"find": "shards", "sort": {"_id": 1}}).await?;
+    let listed = rows(cluster, "shards", rawdoc! {"find": "shards", "sort": {"_id": 1}, "readConcern": {"level": "majority"}}).await?;
     let shard = |row: &RawDocumentBuf| {
         let zones = raw::get(row, "tags").and_then(|e| e.document()).into_iter().flat_map(raw::elements);
         Some(Shard {
             name: text(row, "_id")?,
             zones: zones.filter_map(|e| Some(e.str()?.to_owned())).collect(),
             draining: raw::get(row, "draining").and_then(|e| e.bool()) == Some(true),
+            changed: row.get_timestamp("topologyTime").ok().map(ClusterTime::from),
         })
     };
     Ok(listed.iter().filter_map(shard).collect())

@@ -25,6 +25,16 @@ pub enum StartAt {
     After(Position),
 }
 
+impl StartAt {
+    /// As cluster time.
+    #[must_use]
+    pub fn time(&self) -> ClusterTime {
+        match self {
+            Self::Time(time) | Self::After(Position { time, .. }) => *time,
+        }
+    }
+}
+
 /// What one `getMore` of the change stream brought.
 #[derive(Debug)]
 pub struct EventBatch {

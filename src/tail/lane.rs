@@ -22,6 +22,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Changes of one batch at most.
 const MAX_BATCH: usize = 1_000;
+/// How often a batch is applied again because collections are not where they were.
+const MAX_RELOCATIONS: u32 = 20;
 /// Documents read again in one call at most, and the bytes of an answer above which fewer are asked for.
 const MAX_REREADS: usize = 512;
 const LARGE_ANSWER: usize = 4 << 20;
@@ -62,10 +64,14 @@ pub(super) async fn run<S: Source, T: Target, C: Store>(
             return Ok(());
         }
         let started = Instant::now();
-        if let Err(error) = lane.apply(&batch).await {
-            // To apply a batch again leaves the same as to apply it once.
+        // To apply a batch again leaves the same as to apply it once. Meanwhile the next of its databases may be moved to another shard.
+        let mut relocations = 0;
+        while let Err(error) = lane.apply(&batch).await {
+            if relocations == MAX_RELOCATIONS {
+                return Err(error);
+            }
+            relocations += 1;
             lane.relocate(&batch, error).await?;
-            lane.apply(&batch).await?;
         }
         lane.metrics.applied_batch(batch.len() as u64, started.elapsed());
         for work in batch.drain(..) {

@@ -132,7 +132,9 @@ fn differences(pair: &Pair, ours: Option<&Distributed>, theirs: Option<&Distribu
         let (missing, extra) = (ours.difference(theirs).count(), theirs.difference(ours).count());
         let add = (missing > 0).then(|| format!("sh.updateZoneKeyRange(\"{ns}\", MIN, MAX, \"{zone}\")"));
         let remove = (extra > 0).then(|| format!("sh.removeRangeFromZone(\"{ns}\", MIN, MAX)"));
-        let mended: Vec<_> = remove.into_iter().chain(add).collect();
+        // The server knows a zone by its shards (code 177 without one, RAN on 6.0.5).
+        let member = theirs.is_empty().then(|| format!("sh.addShardToZone(SHARD, \"{zone}\")"));
+        let mended: Vec<_> = remove.into_iter().chain(member).chain(add).collect();
         (missing + extra > 0).then(|| {
             let of = ours.len();
             let told = format!("zone `{zone}`: {missing} of its {of} ranges missing on target, {extra} on target only");
@@ -229,7 +231,7 @@ mod tests {
         let wanted = [
             "zone `east`: 1 of its 2 ranges missing on target, 1 on target only | `sh.removeRangeFromZone(\"store.a\", MIN, MAX); sh.updateZoneKeyRange(\"store.a\", MIN, MAX, \"east\")`",
             "zone `north`: 0 of its 0 ranges missing on target, 1 on target only | `sh.removeRangeFromZone(\"store.a\", MIN, MAX)`",
-            "zone `west`: 1 of its 1 ranges missing on target, 0 on target only | `sh.updateZoneKeyRange(\"store.a\", MIN, MAX, \"west\")`",
+            "zone `west`: 1 of its 1 ranges missing on target, 0 on target only | `sh.addShardToZone(SHARD, \"west\"); sh.updateZoneKeyRange(\"store.a\", MIN, MAX, \"west\")`",
         ];
         assert_eq!(told(ours.clone(), theirs), wanted);
         let before = Some(Distributed { key: None, unique: false, zones: vec![zone("west", 10, 20)] });

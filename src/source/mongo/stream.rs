@@ -8,12 +8,14 @@ use super::{
         EventBatch, EventStream, StartAt,
         decode::{Names, decode},
     },
-    large, token,
+    large,
+    sharded::none_since,
+    token,
 };
 use crate::{
     error::{Error, Remedy, Result, Trouble},
-    model::{Change, ChangeEvent, Position, ResumeToken, raw},
-    mongo::{Cluster, CursorOptions, RawCursor, Reply},
+    model::{Change, ChangeEvent, ClusterTime, Position, ResumeToken, raw},
+    mongo::{Cluster, CursorOptions, RawCursor, Reply, Topology},
 };
 use bson::{RawArrayBuf, RawDocumentBuf, Timestamp, rawdoc};
 use mongodb::options::{ReadPreference, SelectionCriteria};
@@ -69,6 +71,16 @@ impl MongoStream {
         self.shows
     }
 
+    /// Up to which time it has told everything.
+    pub(super) fn time(&self) -> ClusterTime {
+        self.from.time()
+    }
+
+    /// Opens it again where it is, for the next batch.
+    pub(super) fn reopen(&mut self) {
+        self.cursor = None;
+    }
+
     /// Events of which one does not fit into a reply as it is.
     async fn large_event(&mut self) -> Result<EventBatch> {
         let (cluster, from, shows) = (&self.cluster, &self.from, self.shows);
@@ -84,11 +96,9 @@ impl MongoStream {
 
     /// Puts the place we wanted into an error that says it is lost.
     fn explained(&self, error: Error) -> Error {
-        match (error, &self.from) {
-            (Error::PositionLost { oldest, .. }, StartAt::Time(wanted) | StartAt::After(Position { time: wanted, .. })) => {
-                Error::PositionLost { wanted: *wanted, oldest }
-            }
-            (other, _) => other,
+        match error {
+            Error::PositionLost { oldest, .. } => Error::PositionLost { wanted: self.from.time(), oldest },
+            other => other,
         }
     }
 
@@ -138,7 +148,7 @@ impl EventStream for MongoStream {
             // Where the time cannot be read off the token, that of the last event is safe: it is not newer.
             let so_far = match (events.last(), &self.from) {
                 (Some(last), _) => last.position.time,
-                (None, StartAt::Time(time) | StartAt::After(Position { time, .. })) => *time,
+                (None, from) => from.time(),
             };
             let time = token::time(&token).unwrap_or(so_far);
             events.push(ChangeEvent { position: Position { token: ResumeToken(token), time }, change: Change::Idle, bytes: 0 });
@@ -187,6 +197,12 @@ pub(super) async fn open(
         Err(Error::PositionLost { wanted, .. }) => {
             let oldest = super::catalog::oplog_window(cluster).await.ok().flatten().map(|w| w.oldest);
             Err(Error::PositionLost { wanted, oldest })
+        }
+        Ok(cursor) => {
+            if cluster.topology().await? == Topology::Sharded {
+                Box::pin(none_since(cluster, from.time())).await?;
+            }
+            Ok(cursor)
         }
         other => other,
     }

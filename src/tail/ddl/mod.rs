@@ -18,9 +18,9 @@ use crate::{
     catalog::{Collection, State, view_uuid},
     checkpoint::Store,
     error::Result,
-    model::{ClusterTime, CollectionUuid, Ddl},
+    model::{ClusterTime, CollectionUuid, Ddl, Namespace},
     source::Source,
-    target::{ANOTHER_COLLECTION, Target},
+    target::{ANOTHER_COLLECTION, Target, TargetCollection},
 };
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -109,8 +109,10 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
             (e.target.clone(), e.target_uuid)
         };
         // A replay may find that something newer has the name.
-        if self.tail.target.lookup(&target).await?.is_some_and(|there| there.uuid == target_uuid) {
-            self.tail.target.drop_collection(&target, target_uuid).await?;
+        if let Some(there) = self.tail.target.lookup(&target).await?
+            && (there.uuid == target_uuid || self.is_successor(&target, target_uuid, there.uuid).await?)
+        {
+            self.tail.target.drop_collection(&target, there.uuid).await?;
         }
         {
             let mut entry = collection.entry_mut();
@@ -119,6 +121,12 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
         }
         self.tail.race.end(collection.uuid());
         self.save(collection).await
+    }
+
+    /// Whether it is what the target itself has made of a collection.
+    async fn is_successor(&self, ns: &Namespace, of: Option<CollectionUuid>, there: Option<CollectionUuid>) -> Result<bool> {
+        let Some(uuid) = of.filter(|_| there.is_some()) else { return Ok(false) };
+        Ok(self.tail.target.successor(&TargetCollection { ns: ns.clone(), uuid }).await? == there)
     }
 
     async fn save(&self, collection: &Collection) -> Result<()> {

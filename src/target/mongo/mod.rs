@@ -79,12 +79,16 @@ impl MongoTarget {
         self.sharding.is_some()
     }
 
-    /// The identities of all sharded collections.
+    /// The identities of all collections of a sharded cluster that somebody else may have changed: of those that are sharded, and of
+    /// those in databases that were moved. Nothing on a replica set.
     ///
     /// # Errors
     /// As classified.
     pub async fn identities(&self) -> Result<BTreeMap<Namespace, CollectionUuid>> {
-        sharded::identities(&self.cluster).await
+        match &self.sharding {
+            Some(sharding) => sharding.identities(&self.cluster).await,
+            None => Ok(BTreeMap::new()),
+        }
     }
 
     /// Spreads databases that are not there yet over the shards, by the bytes that will come to each. Nothing on a replica set.
@@ -108,7 +112,10 @@ impl MongoTarget {
     /// Behind a failure that the cluster's own replacement of the collection would explain: waits until it is done, and says that the
     /// collection is another one.
     async fn replaced(&self, to: &TargetCollection, code: Option<i32>) -> Result<()> {
-        if matches!(code, Some(ANOTHER_COLLECTION | MULTIPLE_ERRORS)) && self.successor(to).await?.is_some() {
+        if self.sharding.is_some()
+            && matches!(code, Some(ANOTHER_COLLECTION | MULTIPLE_ERRORS))
+            && sharded::resharded(&self.cluster, to).await?.is_some()
+        {
             let doing = format!("writing to `{}`", to.ns);
             return Err(refused_by_code(self.cluster.side(), &doing, ANOTHER_COLLECTION, "it was resharded"));
         }
@@ -189,13 +196,20 @@ impl Target for MongoTarget {
         }
     }
     async fn collections(&self) -> Result<Vec<CollectionInfo>> {
-        listing::collections(&self.cluster).await
+        let listed = listing::collections(&self.cluster).await?;
+        if let Some(sharding) = &self.sharding {
+            sharding.seen(listed.iter().filter_map(|c| c.uuid));
+        }
+        Ok(listed)
     }
     async fn locate(&self, db: &str, uuid: CollectionUuid) -> Result<Option<Namespace>> {
         Ok(listing::collections_of(&self.cluster, db).await?.into_iter().find(|c| c.uuid == Some(uuid)).map(|c| c.ns))
     }
     async fn successor(&self, of: &TargetCollection) -> Result<Option<CollectionUuid>> {
-        if self.sharding.is_some() { sharded::successor(&self.cluster, of).await } else { Ok(None) }
+        match &self.sharding {
+            Some(sharding) => sharding.successor(&self.cluster, of).await,
+            None => Ok(None),
+        }
     }
     async fn lookup(&self, ns: &Namespace) -> Result<Option<CollectionInfo>> {
         Ok(listing::collections_of(&self.cluster, ns.db()).await?.into_iter().find(|c| c.ns == *ns))
@@ -213,9 +227,19 @@ impl Target for MongoTarget {
         if sharded::can_be(options) {
             self.distribute(ns).await?;
         }
-        Ok(self.lookup(ns).await?.and_then(|c| c.uuid))
+        let made = self.lookup(ns).await?.and_then(|c| c.uuid);
+        if let Some((sharding, uuid)) = self.sharding.as_ref().zip(made) {
+            sharding.made(uuid);
+        }
+        Ok(made)
     }
-    async fn drop_collection(&self, ns: &Namespace, uuid: Option<CollectionUuid>) -> Result<()> {
+    async fn drop_collection(&self, ns: &Namespace, mut uuid: Option<CollectionUuid>) -> Result<()> {
+        if let (Some(sharding), Some(ours)) = (&self.sharding, uuid)
+            && self.lookup(ns).await?.is_some_and(|there| there.uuid != uuid)
+        {
+            let of = TargetCollection { ns: ns.clone(), uuid: ours };
+            uuid = sharding.successor(&self.cluster, &of).await?.or(uuid);
+        }
         ddl::drop_collection(&self.cluster, ns, uuid).await
     }
     /// Never a sharded collection (code 125, RAN on 6.0.5), others only to a database of the same primary shard.

@@ -43,12 +43,14 @@ mod fence;
 mod layout;
 mod members;
 mod moved;
+mod removed;
 mod scan;
 
 pub(super) use fence::{allow_writes, block_writes, writes_blocked};
 pub(super) use layout::{layout, layout_of};
 pub(super) use members::Members;
 pub use moved::ShardedStream;
+pub(super) use removed::none_since;
 pub use scan::SnapshotScan;
 
 use super::{fetch::ReadAt, identity::Identity};

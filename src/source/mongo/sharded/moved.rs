@@ -3,6 +3,8 @@
 //! The stream is as fast as the slowest shard's clock, and that of a shard without writes moves every ten seconds by
 //! itself; so while nothing comes, notes are written on all of them.
 //!
+//! A shard that was [removed](super::removed) is let go of.
+//!
 //! Resharding gives a collection another UUID, and 6.0.5 tells nothing of it (RAN): the old one is neither dropped nor
 //! renamed, the new one not created. So the UUIDs of sharded collections are looked at now and then, and where one was
 //! changed a drop of the old one is put into the stream, behind which the tail finds its successor. To look early or late is
@@ -12,11 +14,14 @@ use super::super::{MongoStream, fence, fetch::locate, watch::Known};
 use crate::{
     error::{Error, Result},
     model::{Change, ChangeEvent, CollectionUuid, Ddl, Namespace, raw},
-    mongo::{Cluster, listing},
+    mongo::{Cluster, listing, sharding},
     source::{CollectionRef, EventBatch, EventStream},
 };
 use bson::rawdoc;
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 use tokio::time::Instant;
 
 /// How often the shards' clocks are moved while the stream is quiet.
@@ -30,6 +35,8 @@ pub struct ShardedStream {
     cluster: Cluster,
     /// By name, as they were last seen.
     identities: BTreeMap<Namespace, CollectionUuid>,
+    /// Those that it may ask.
+    shards: BTreeSet<String>,
     quiet: bool,
     noted: Option<Instant>,
     looked: Option<Instant>,
@@ -40,7 +47,7 @@ pub struct ShardedStream {
 impl ShardedStream {
     pub(crate) fn over(stream: MongoStream, cluster: Cluster, known: &Known) -> Self {
         let identities = known.living.iter().filter_map(|c| Some((c.info.ns.clone(), c.info.uuid?))).collect();
-        Self { stream, cluster, identities, quiet: true, noted: None, looked: None, refused: false }
+        Self { stream, cluster, identities, shards: BTreeSet::new(), quiet: true, noted: None, looked: None, refused: false }
     }
 
     /// Moves the clocks. A shard that cannot be reached will be heard of by the stream itself.
@@ -56,12 +63,29 @@ impl ShardedStream {
         }
     }
 
+    /// Opens the stream again without shards that were removed, once it has told all of their time in the cluster: their clocks move
+    /// slowly from then on, and their servers are to be stopped.
+    async fn let_go(&mut self) -> Result<()> {
+        let listed = sharding::shards(&self.cluster).await?;
+        let names = listed.iter().map(|shard| shard.name.clone());
+        let gone: Vec<_> = self.shards.iter().filter(|name| !listed.iter().any(|shard| shard.name == **name)).cloned().collect();
+        if gone.is_empty() {
+            self.shards = names.collect();
+        } else if listed.iter().all(|shard| shard.changed.is_some_and(|at| at <= self.stream.time())) {
+            self.shards = names.collect();
+            self.stream.reopen();
+            tracing::info!(shards = gone.join(", "), "left the source, and have told everything: their servers may be stopped");
+        }
+        Ok(())
+    }
+
     /// Collections that have another UUID than before, and whose old one is nowhere.
     async fn successions(&mut self) -> Result<Vec<Ddl>> {
         if self.looked.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
             return Ok(Vec::new());
         }
         self.looked = Some(Instant::now());
+        self.let_go().await?;
         let command = rawdoc! {"find": "collections", "projection": {"uuid": 1}, "readConcern": {"level": "majority"}};
         let doing = "looking at the identities of sharded collections";
         let listed = listing::found(&self.cluster, "config", doing, &command).await?;

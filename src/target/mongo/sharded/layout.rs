@@ -9,7 +9,7 @@ use crate::{
     model::{Distribution, IndexSpec, Namespace, ShardKey, Sharded, raw},
     mongo::{Cluster, listing, sharding},
 };
-use bson::{doc, rawdoc};
+use bson::{RawDocumentBuf, rawdoc};
 use std::collections::BTreeMap;
 
 /// A shard that takes data.
@@ -25,10 +25,12 @@ pub(crate) async fn shards(cluster: &Cluster) -> Result<Vec<Shard>> {
 pub(crate) async fn place(cluster: &Cluster, databases: &[(String, u64)]) -> Result<()> {
     let there = sharding::databases(cluster).await?;
     let new: Vec<(String, u64)> = databases.iter().filter(|(name, _)| !there.contains(name)).cloned().collect();
-    for (database, Shard(shard)) in spread(new, &shards(cluster).await?) {
-        let command = doc! {"enableSharding": &database, "primaryShard": &shard};
-        cluster.run("admin", &format!("making the database `{database}`"), &command).await?;
-        tracing::debug!(database, shard, "placed");
+    for (database, shard) in spread(new, &shards(cluster).await?) {
+        let command = rawdoc! {"enableSharding": database.as_str(), "primaryShard": shard.0.as_str()};
+        // Where the shard has just left, the server chooses.
+        if run_naming(cluster, &format!("making the database `{database}`"), &shard, &command).await? {
+            tracing::debug!(database, shard = shard.0, "placed");
+        }
     }
     Ok(())
 }
@@ -101,17 +103,30 @@ async fn go_round(cluster: &Cluster, ns: &Namespace) -> Result<()> {
     let mut zone = None;
     for (n, chunk) in sharding::chunks(cluster, row.uuid).await?.iter().enumerate() {
         zone = ranges.at(&chunk.min, zone);
-        let Some(Shard(to)) = members.allowed(zone).iter().cycle().nth(n) else { continue };
-        if chunk.shard == *to {
+        let Some(to) = members.allowed(zone).iter().cycle().nth(n) else { continue };
+        if chunk.shard == to.0 {
             continue;
         }
         let mut b = raw::Builder::default();
-        b.str("moveChunk", ns.as_str()).begin_array("bounds").doc("0", &chunk.min).doc("1", &chunk.max).end().str("to", to);
+        b.str("moveChunk", ns.as_str()).begin_array("bounds").doc("0", &chunk.min).doc("1", &chunk.max).end().str("to", &to.0);
         // What it leaves behind on its shard would be in the way of documents that come back there.
         b.bool("_waitForDelete", true);
-        cluster.run_raw("admin", &format!("moving a chunk of `{ns}`"), &b.finish()).await?;
+        // It stays where it is if the shard has just begun to be drained.
+        run_naming(cluster, &format!("moving a chunk of `{ns}`"), to, &b.finish()).await?;
     }
     Ok(())
+}
+
+/// Runs a command that names a shard. Says whether it was done: not where the shard is being drained, or has left, by now.
+pub(super) async fn run_naming(cluster: &Cluster, doing: &str, Shard(shard): &Shard, command: &RawDocumentBuf) -> Result<bool> {
+    let mut patience = cluster.retry().patience();
+    loop {
+        let Err(error) = cluster.run_once("admin", doing, command.clone(), None).await else { return Ok(true) };
+        if !shards(cluster).await?.iter().any(|there| there.0 == *shard) {
+            return Ok(false);
+        }
+        patience.after(error).await?;
+    }
 }
 
 #[cfg(test)]

@@ -3,28 +3,31 @@
 
 mod aim;
 mod layout;
+mod moved;
 mod resharded;
 mod zones;
 
 pub(crate) use aim::apply;
 pub use layout::Shard;
 pub(crate) use layout::{place, shard, shards};
-pub(crate) use resharded::{identities, successor};
+pub(crate) use resharded::successor as resharded;
 pub use zones::{Members, Place};
 
 use crate::{
     error::Result,
     model::{CollectionUuid, Namespace, ShardKey, Sharded, collated, raw},
     mongo::Cluster,
+    target::TargetCollection,
 };
-use bson::RawDocument;
+use bson::{DateTime, RawDocument};
+use moved::Sightings;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError},
 };
 
 /// What is wanted and known of a sharded target. Cheap to clone; all clones know the same.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Sharding {
     /// By the names on the target.
     wanted: Arc<Mutex<BTreeMap<Namespace, Sharded>>>,
@@ -32,13 +35,16 @@ pub struct Sharding {
     given: Arc<BTreeSet<Namespace>>,
     /// Shard keys of collections, by their identity there, as far as they were asked for; `None`: on one shard.
     known: Arc<Mutex<HashMap<CollectionUuid, Option<Arc<ShardKey>>>>>,
+    sightings: Arc<Sightings>,
 }
 
 impl Sharding {
-    /// Collections of these names are sharded when they are made; those `given` also when they are renamed so.
+    /// Collections of these names are sharded when they are made; those `given` also when they are renamed so. `begun`: before the
+    /// migration made its first collection there.
     #[must_use]
-    pub fn new(wanted: BTreeMap<Namespace, Sharded>, given: BTreeSet<Namespace>) -> Self {
-        Self { wanted: Arc::new(Mutex::new(wanted)), given: Arc::new(given), known: Arc::default() }
+    pub fn new(wanted: BTreeMap<Namespace, Sharded>, given: BTreeSet<Namespace>, begun: DateTime) -> Self {
+        let sightings = Arc::new(Sightings::since(begun));
+        Self { wanted: Arc::new(Mutex::new(wanted)), given: Arc::new(given), known: Arc::default(), sightings }
     }
 
     /// How a collection of that name is to be distributed.
@@ -85,6 +91,31 @@ impl Sharding {
             self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(uuid, now.map(Arc::new));
         }
         Ok(same)
+    }
+
+    /// These collections are there now.
+    pub(crate) fn seen(&self, there: impl Iterator<Item = CollectionUuid>) {
+        self.sightings.note(there);
+    }
+
+    /// We have just made it.
+    pub(crate) fn made(&self, uuid: CollectionUuid) {
+        self.sightings.note_ours(uuid);
+    }
+
+    /// The collection that the cluster itself has put in the place of one: by resharding it, or by moving its database.
+    pub(crate) async fn successor(&self, cluster: &Cluster, of: &TargetCollection) -> Result<Option<CollectionUuid>> {
+        match resharded::successor(cluster, of).await? {
+            Some(uuid) => Ok(Some(uuid)),
+            None => self.sightings.successor(cluster, of).await,
+        }
+    }
+
+    /// Which collection each name stands for that may stand for another one by now.
+    pub(crate) async fn identities(&self, cluster: &Cluster) -> Result<BTreeMap<Namespace, CollectionUuid>> {
+        let mut found = self.sightings.identities(cluster).await?;
+        found.extend(resharded::identities(cluster).await?);
+        Ok(found)
     }
 
     /// What was known is asked for again: collections were made, renamed or sharded.

@@ -26,7 +26,7 @@ pub(super) async fn key_of(cluster: &Cluster, uuid: CollectionUuid) -> Result<Op
 }
 
 /// Which collection each sharded name stands for.
-pub(crate) async fn identities(cluster: &Cluster) -> Result<BTreeMap<Namespace, CollectionUuid>> {
+pub(super) async fn identities(cluster: &Cluster) -> Result<BTreeMap<Namespace, CollectionUuid>> {
     Ok(sharding::collections(cluster).await?.into_iter().map(|row| (row.ns, row.uuid)).collect())
 }
 

@@ -1,12 +1,12 @@
 //! Zones: carried over where the target has shards for them, and kept to when chunks are spread.
 
-use super::layout::Shard;
+use super::layout::{Shard, run_naming};
 use crate::{
     error::{Error, Result},
     model::{Namespace, Zone},
     mongo::{Cluster, sharding},
 };
-use bson::{RawDocumentBuf, doc, rawdoc};
+use bson::{RawDocumentBuf, rawdoc};
 use std::collections::BTreeMap;
 
 /// Which shards of the target a zone of the source has there.
@@ -67,9 +67,9 @@ pub(super) async fn carry(cluster: &Cluster, ns: &Namespace, zones: &[Zone]) -> 
         match members.place(zone) {
             Place::There => {}
             Place::Named(shards) => {
-                for Shard(shard) in shards {
-                    let command = doc! {"addShardToZone": shard, "zone": &zone.name};
-                    cluster.run("admin", &format!("adding a shard to the zone `{}`", zone.name), &command).await?;
+                for shard in &shards {
+                    let command = rawdoc! {"addShardToZone": shard.0.as_str(), "zone": zone.name.as_str()};
+                    run_naming(cluster, &format!("adding a shard to the zone `{}`", zone.name), shard, &command).await?;
                 }
             }
             Place::Nowhere => {

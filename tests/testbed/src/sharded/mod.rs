@@ -9,6 +9,7 @@ pub mod front;
 mod mongos;
 #[cfg(test)]
 mod real;
+mod removal;
 
 use std::time::Duration;
 

@@ -30,7 +30,19 @@ impl Cluster {
         if name.as_str().ends_with("Shard") {
             self.learn().await?;
         }
+        if reply.get_str("state").is_ok_and(|state| state == "completed") {
+            self.forget_removed().await?;
+        }
         Ok(reply)
+    }
+
+    /// The shards' routing code is to forget what it believes of a shard that has left, as a `mongos` does by itself: else it refuses
+    /// to route to where that shard was the primary (code 70, seen on 6.0.5).
+    async fn forget_removed(&self) -> Result<(), Failure> {
+        for shard in self.shards() {
+            shard.command("admin", &doc! { "flushRouterConfig": 1 }).await?;
+        }
+        Ok(())
     }
 
     pub async fn list_shards(&self) -> Answer {
