@@ -10,7 +10,7 @@ use mongodb::bson::{RawDocumentBuf, rawdoc};
 use tokio::time::Instant;
 
 use super::cluster::Cluster;
-use super::command::Command;
+use super::command::{Command, append_majority};
 use super::failure::{Answer, Code, Failure, is_ok};
 use super::privileges::Privileges;
 use super::upstream::{Connection, exchange};
@@ -26,6 +26,16 @@ const FOR_ALL: [&str; 10] =
 /// Whether a command is about users and roles, which the config server keeps.
 pub fn is_about_accounts(name: &str) -> bool {
     name != "setUserWriteBlockMode" && ["User", "Role", "usersInfo", "rolesInfo"].iter().any(|word| name.contains(word))
+}
+
+/// As a `mongos` sends it to the config server: what changes users and roles is acknowledged once a majority has it.
+pub fn sent_on(command: &Command) -> Result<RawDocumentBuf, Failure> {
+    let mut body = command.plain()?;
+    let changes = is_about_accounts(&command.name) && !command.name.ends_with("Info");
+    if changes && body.get("writeConcern")?.is_none() {
+        append_majority(&mut body);
+    }
+    Ok(body)
 }
 
 /// The login of one client.
@@ -71,7 +81,7 @@ impl Login {
     }
 
     async fn asked(&mut self, cluster: &Cluster, command: &Command) -> Answer {
-        self.sent(cluster, &command.plain()?).await
+        self.sent(cluster, &sent_on(command)?).await
     }
 
     async fn sent(&mut self, cluster: &Cluster, body: &RawDocumentBuf) -> Answer {

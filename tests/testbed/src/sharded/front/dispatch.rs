@@ -7,7 +7,7 @@ use mongodb::bson::raw::cstr;
 use mongodb::bson::{DateTime, RawDocument, RawDocumentBuf, doc, rawdoc};
 use tokio::sync::Mutex;
 
-use super::access::is_about_accounts;
+use super::access::{is_about_accounts, sent_on};
 use super::cluster::Cluster;
 use super::command::{Command, number};
 use super::cursors::Home;
@@ -88,7 +88,7 @@ impl Cluster {
             "buildInfo" | "buildinfo" | "hostInfo" | "getParameter" | "connectionStatus" | "whatsmyuri" | "getCmdLineOpts" | "getLog" => {
                 self.on_server(&self.router(client)?, command).await
             }
-            name if is_about_accounts(name) => self.on_server(&self.config, command).await,
+            name if is_about_accounts(name) => self.config.run(sent_on(command)?).await,
             name => Err(Failure::new(Code::CommandNotFound, format!("no such command: '{name}'"))),
         }
     }
