@@ -35,8 +35,8 @@ impl<S: Source, T: Target, C: Store> Change<'_, S, T, C> {
                 return Ok(Brought::Nothing);
             }
             if let Some(was) = back {
-                // A crash may have come between the note that it is given up and the drop.
-                if was.target_uuid.is_some() {
+                // A crash may have come between the note that it is given up and the drop. What is known by the name is another one.
+                if was.target_uuid.is_some() && self.tail.catalog.named_on_target(&was.target).is_none() {
                     self.tail.target.drop_collection(&was.target, was.target_uuid).await?;
                 }
                 self.tail.store.forget(&[uuid]).await?;
