@@ -1,5 +1,5 @@
-//! Collections of a sharded target that somebody else reshards while nothing is written to them: a write notices it by itself, an
-//! idle collection would be looked for in vain by the comparison and the cutover.
+//! Collections of a sharded target that somebody else reshards, or whose database somebody moves to another shard, while nothing is
+//! written to them: a write notices it by itself, an idle collection would be looked for in vain by the comparison and the cutover.
 
 use crate::{
     catalog::Catalog,
@@ -15,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 /// As often as the source's are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// Looks at the identities of the target's sharded collections until told to stop, and takes over those that have changed by
-/// resharding. Whatever else became of them is for a write to find out. Saves them, whoever found them: what the cluster has
+/// Looks at the identities of these collections until told to stop, and takes over those that the target's cluster has changed
+/// itself. Whatever else became of them is for a write to find out. Saves them, whoever found them: what the cluster has
 /// noted of it is only kept for a while.
 ///
 /// # Errors
@@ -37,9 +37,10 @@ pub(super) async fn follow<C: Store>(
             if another && target.successor(&to).await?.is_some() {
                 race.read(collection.relocate(&source, &target).await?);
             }
-            let _one_at_a_time = collection.saving.lock().await;
-            let entry = collection.entry().clone();
-            if saved.insert(entry.uuid, entry.target_uuid).is_some_and(|before| before != entry.target_uuid) {
+            let now = collection.entry().target_uuid;
+            if saved.insert(collection.uuid(), now).is_some_and(|before| before != now) {
+                let _one_at_a_time = collection.saving.lock().await;
+                let entry = collection.entry().clone();
                 store.save_entries(&[entry]).await?;
             }
         }

@@ -13,9 +13,10 @@
 use super::super::fence;
 use crate::{
     error::{Error, Result},
-    mongo::Cluster,
+    model::raw,
+    mongo::{Cluster, listing},
 };
-use bson::{Bson, Document, doc};
+use bson::{RawArrayBuf, RawDocumentBuf, doc, rawdoc};
 use std::time::Duration;
 use tokio::time::sleep;
 
@@ -44,7 +45,7 @@ pub(in super::super) async fn block_writes(cluster: &Cluster, within: Duration) 
 pub(in super::super) async fn allow_writes(cluster: &Cluster) -> Result<()> {
     match while_making_way(cluster, fence::allow_writes(cluster)).await {
         // Who may not allow writes has not blocked them.
-        Err(Error::Forbidden { .. }) if !is_noted(cluster, doc! {}).await? => Ok(()),
+        Err(Error::Forbidden { .. }) if !is_noted(cluster, rawdoc! {}).await? => Ok(()),
         other => other,
     }
 }
@@ -58,17 +59,16 @@ pub(in super::super) async fn writes_blocked(cluster: &Cluster) -> Result<Option
     if hello.get_i32("maxWireVersion").unwrap_or_default() < WIRE_VERSION {
         return Ok(None);
     }
-    match is_noted(cluster, doc! {"blockUserWrites": true}).await {
+    match is_noted(cluster, rawdoc! {"blockUserWrites": true}).await {
         Err(Error::Forbidden { .. }) => Ok(None),
         other => other.map(Some),
     }
 }
 
 /// What the config server has noted: `blockUserWrites` once all shards block (RAN on 6.0.5).
-async fn is_noted(cluster: &Cluster, filter: Document) -> Result<bool> {
-    let noted = doc! {"find": "user_writes_critical_sections", "filter": filter, "limit": 1};
-    let reply = cluster.run("config", "asking whether writes are blocked", &noted).await?;
-    Ok(!first_batch(&reply).is_empty())
+async fn is_noted(cluster: &Cluster, filter: RawDocumentBuf) -> Result<bool> {
+    let noted = rawdoc! {"find": "user_writes_critical_sections", "filter": filter};
+    Ok(!listing::found(cluster, "config", "asking whether writes are blocked", &noted).await?.is_empty())
 }
 
 async fn while_making_way<T>(cluster: &Cluster, doing: impl Future<Output = Result<T>>) -> Result<T> {
@@ -92,20 +92,18 @@ async fn while_making_way<T>(cluster: &Cluster, doing: impl Future<Output = Resu
 
 /// Ends the waits that have lasted.
 async fn make_way(cluster: &Cluster) -> Result<()> {
-    let waiting = doc! {
+    let waiting = rawdoc! {
         "command._shardsvrSetUserWriteBlockMode": {"$exists": true}, "command.global": true, "waitingForLock": true,
         "killPending": {"$ne": true}, "microsecs_running": {"$gt": i64::try_from(MOMENT.as_micros()).unwrap_or(i64::MAX)},
     };
-    let pipeline = vec![doc! {"$currentOp": {"allUsers": true}}, doc! {"$match": waiting}, doc! {"$project": {"opid": 1}}];
-    let command = doc! {"aggregate": 1, "pipeline": pipeline, "cursor": {}};
-    let reply = cluster.run("admin", "looking for shards that wait for transactions", &command).await?;
-    for op in first_batch(&reply).iter().filter_map(Bson::as_document).filter_map(|op| op.get("opid")) {
-        tracing::debug!(?op, "a shard waited for transactions: they go first, then it is asked again");
-        cluster.run("admin", "letting transactions go first", &doc! {"killOp": 1, "op": op.clone()}).await?;
+    let pipeline = [rawdoc! {"$currentOp": {"allUsers": true}}, rawdoc! {"$match": waiting}, rawdoc! {"$project": {"opid": 1}}];
+    let pipeline: RawArrayBuf = pipeline.into_iter().collect();
+    let command = rawdoc! {"aggregate": 1, "pipeline": pipeline, "cursor": {}};
+    let found = listing::found(cluster, "admin", "looking for shards that wait for transactions", &command).await?;
+    // To a router's clients an operation is `shard:number`.
+    for op in found.iter().filter_map(|op| raw::get(op, "opid")?.str()) {
+        tracing::debug!(op, "a shard waited for transactions: they go first, then it is asked again");
+        cluster.run("admin", "letting transactions go first", &doc! {"killOp": 1, "op": op}).await?;
     }
     Ok(())
-}
-
-fn first_batch(reply: &Document) -> &[Bson] {
-    reply.get_document("cursor").and_then(|c| c.get_array("firstBatch")).map(Vec::as_slice).unwrap_or_default()
 }

@@ -81,11 +81,6 @@ impl ShardedStream {
 
     /// Collections that have another UUID than before, and whose old one is nowhere.
     async fn successions(&mut self) -> Result<Vec<Ddl>> {
-        if self.looked.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
-            return Ok(Vec::new());
-        }
-        self.looked = Some(Instant::now());
-        self.let_go().await?;
         let command = rawdoc! {"find": "collections", "projection": {"uuid": 1}, "readConcern": {"level": "majority"}};
         let doing = "looking at the identities of sharded collections";
         let listed = listing::found(&self.cluster, "config", doing, &command).await?;
@@ -108,7 +103,12 @@ impl ShardedStream {
 impl EventStream for ShardedStream {
     async fn next(&mut self) -> Result<EventBatch> {
         self.note().await;
-        let mut successions = self.successions().await?;
+        let mut successions = Vec::new();
+        if self.looked.is_none_or(|at| at.elapsed() >= LOOK_EVERY) {
+            self.looked = Some(Instant::now());
+            self.let_go().await?;
+            successions = self.successions().await?;
+        }
         let mut batch = self.stream.next().await?;
         // What is told needs no telling, least of all behind a fence.
         for event in &batch.events {

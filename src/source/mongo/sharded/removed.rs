@@ -51,6 +51,8 @@ enum Then {
     Member,
 }
 
+/// Makes sure that no shard has left since a position with something to tell.
+///
 /// # Errors
 /// [`Error::ShardsRemoved`] where what is left of the cluster does not tell all that happened behind that time.
 pub(in crate::source::mongo) async fn none_since(cluster: &Cluster, position: ClusterTime) -> Result<()> {
