@@ -138,7 +138,20 @@ pub(super) fn prover(config: &Config, clusters: &Clusters, store: &MongoStore, b
 /// # Errors
 /// Only the loss of the lease.
 pub(super) async fn run(prover: Arc<MongoProver>, target: MongoTarget, board: Board, stop: CancellationToken) -> Result<()> {
-    let settle = settle(&prover.source, &board.progress, &stop);
+    let yielding = async {
+        loop {
+            prover.settings.pace.take_share(share(&board));
+            tokio::time::sleep(IDLE).await;
+        }
+    };
+    tokio::select! {
+        done = verify(&prover, &target, &board, &stop) => done,
+        () = yielding => Ok(()),
+    }
+}
+
+async fn verify(prover: &MongoProver, target: &MongoTarget, board: &Board, stop: &CancellationToken) -> Result<()> {
+    let settle = settle(&prover.source, &board.progress, stop);
     let mut keys = tokio::time::interval(KEYS_EVERY);
     while !stop.is_cancelled() {
         // As an operator has set it meanwhile.
@@ -151,9 +164,8 @@ pub(super) async fn run(prover: Arc<MongoProver>, target: MongoTarget, board: Bo
         {
             *prover.shard_keys.lock().unwrap_or_else(PoisonError::into_inner) = now;
         }
-        prover.settings.pace.take_share(share(&board));
         let applied = board.progress.borrow().applied;
-        let pause = match prover.round(&settle, applied, &stop).await {
+        let pause = match prover.round(&settle, applied, stop).await {
             Ok(true) | Err(Error::Interrupted) => Duration::ZERO,
             Ok(false) => IDLE,
             Err(error @ Error::LeaseLost { .. }) => return Err(error),

@@ -68,6 +68,8 @@ struct Followed {
     scanning: Bits,
     /// Proved ranges being compared again.
     repeating: Bits,
+    /// Ranges whose comparison was left half way.
+    unfinished: Bits,
     /// Keys touched and not yet taken, by their exact bytes.
     keys: HashMap<Box<[u8]>, DocumentKey>,
     /// Ranges of those keys.
@@ -252,8 +254,10 @@ impl Parity {
             let (scanning, taken) = (std::mem::take(&mut f.scanning), std::mem::take(&mut f.taken));
             f.taken_in = Bits::default();
             f.stale.join(&scanning);
+            f.unfinished.join(&scanning);
             let repeating = std::mem::take(&mut f.repeating);
             f.again.join(&repeating);
+            f.unfinished.join(&repeating);
             added += taken.iter().map(|key| f.note(key, limit)).sum::<u64>();
         }
         state.used += added;

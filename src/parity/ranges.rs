@@ -5,7 +5,7 @@ use crate::model::{Partition, PartitionId};
 
 impl Parity {
     /// Begins with up to `most` ranges that are to be compared as a whole: unproved ones first, then stale ones, then those
-    /// that are due again.
+    /// that are due again. Those that were begun before and not finished come last, so that none keeps all others waiting.
     #[must_use]
     pub fn scan(&self, most: usize) -> Vec<PartitionId> {
         self.begin(most, &[|f, n| !f.proved.has(n), |f, n| f.proved.has(n) && f.stale.has(n), |f, n| f.again.has(n)])
@@ -21,15 +21,18 @@ impl Parity {
     fn begin(&self, most: usize, wants: &[fn(&Followed, usize) -> bool]) -> Vec<PartitionId> {
         let mut state = self.state();
         let mut chosen = Vec::new();
-        for wanted in wants {
-            for (uuid, f) in &mut state.followed {
-                for n in 0..f.sizes.len() {
-                    if chosen.len() < most && !f.scanning.has(n) && !f.repeating.has(n) && wanted(f, n) {
-                        let repeats = f.proved.has(n) && !f.stale.has(n);
-                        if repeats { &mut f.repeating } else { &mut f.scanning }.put(n, true);
-                        f.stale.put(n, false);
-                        f.again.put(n, false);
-                        chosen.push(PartitionId { collection: *uuid, number: u32::try_from(n).unwrap_or(u32::MAX) });
+        for again in [false, true] {
+            for wanted in wants {
+                for (uuid, f) in &mut state.followed {
+                    for n in 0..f.sizes.len() {
+                        let open = f.unfinished.has(n) == again && !f.scanning.has(n) && !f.repeating.has(n);
+                        if chosen.len() < most && open && wanted(f, n) {
+                            let repeats = f.proved.has(n) && !f.stale.has(n);
+                            if repeats { &mut f.repeating } else { &mut f.scanning }.put(n, true);
+                            f.stale.put(n, false);
+                            f.again.put(n, false);
+                            chosen.push(PartitionId { collection: *uuid, number: u32::try_from(n).unwrap_or(u32::MAX) });
+                        }
                     }
                 }
             }
@@ -54,6 +57,7 @@ impl Parity {
             let n = id.number as usize;
             f.scanning.put(n, false);
             f.repeating.put(n, false);
+            f.unfinished.put(n, false);
             f.proved.put(n, true);
             if let Some(size) = f.sizes.get_mut(n) {
                 *size = (documents, bytes);

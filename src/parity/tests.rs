@@ -105,6 +105,21 @@ fn beyond_the_budget_ranges_become_stale() {
 }
 
 #[test]
+fn what_is_never_finished_keeps_nothing_waiting() {
+    let parity = followed(1 << 20);
+    let numbers = |ids: &[PartitionId]| ids.iter().map(|id| id.number).collect::<Vec<_>>();
+    assert_eq!(numbers(&parity.scan(1)), [0]);
+    parity.abandon();
+    let next = parity.scan(2);
+    assert_eq!(numbers(&next), [1, 2]);
+    next.into_iter().for_each(|id| parity.scanned(id, 1, 1));
+    assert_eq!(numbers(&parity.scan(2)), [0]);
+    parity.abandon();
+    parity.all_again();
+    assert_eq!(numbers(&parity.scan(1)), [1], "due again, and still before it");
+}
+
+#[test]
 fn what_was_left_half_way_is_done_again() {
     let parity = proved(1 << 20);
     parity.note(X, &key(1));
