@@ -160,9 +160,16 @@ mod real {
         ferry.wait_until_caught_up(stage.sides.from).await;
         let Stage { sides, mut failures, .. } = stage;
         let ready = ferry.wait_within(DEADLINE, "every gate to be open", |s| s["can_cut_over"] == true).await;
-        let status = ready.unwrap_or_else(|status| status);
         let metrics = ferry.metrics().await;
-        let cutover = ferry.verb(&[&["cutover", "--yes"], how].concat()).await;
+        let status = ready.unwrap_or_else(|status| {
+            let why = failures.entry("(all)".into()).or_default();
+            why.push(format!("not ready within {DEADLINE:?}: {}", status["gates"]));
+            why.extend(metrics.lines().filter(|line| line.starts_with("mongoferry_retries")).map(String::from));
+            let log = ferry.log();
+            why.extend(log.lines().rev().take(5).map(String::from));
+            status
+        });
+        let cutover = ferry.cutover(how).await;
         if cutover.code != 0 {
             let verified = ferry.verb(&["verify", "--output", "json"]).await.json();
             let all = failures.entry("(all)".into()).or_default();
