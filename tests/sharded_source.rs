@@ -224,6 +224,12 @@ mod real {
             }
         }
         bed.caught_up(&mut ferry).await;
+        // What is resharded right before a cutover is not found behind its fence.
+        ferry.wait_until_ready().await;
+        bed.admin(doc! {"reshardCollection": "shop.renamed", "key": {"_id": 1}, "numInitialChunks": 2}).await;
+        let told = ferry.verb(&["cutover", "--yes", "--writes-stopped"]).await;
+        let in_time = told.stdout.contains("came up meanwhile") || told.stdout.contains("not ready");
+        assert!(told.code == 1 && in_time, "{told:?}\n{}", ferry.log());
         bed.hand_over(ferry).await;
     }
 

@@ -218,6 +218,14 @@ impl<S: Source, T: Target, C: Store> Cutover<S, T, C> {
         match step {
             Step::Begin => {
                 self.store.save_phase(&Phase::CuttingOver, &Activity::Running).await?;
+                // What happened to structure since the gates were judged may have left documents to be copied.
+                let (_, caught_up) = self.drain(run.deadline).await?;
+                if caught_up.is_err() {
+                    return Ok(caught_up);
+                }
+                if let Some(new) = self.catalog.living().iter().find(|c| c.entry().state.is_incomplete()) {
+                    return Ok(Err(format!("`{}` came up meanwhile, and is being copied", new.entry().ns)));
+                }
                 // Whatever is looked at before the fence keeps no writer waiting.
                 if let (Some(prover), true) = (&self.prover, run.left() > FOR_THE_REST) {
                     let applied = self.progress.borrow().applied;

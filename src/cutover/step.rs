@@ -3,7 +3,8 @@
 /// A step of the cutover. Gates are judged before the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
-    /// Saves that a cutover is under way, so that a restart undoes it.
+    /// Saves that a cutover is under way, so that a restart undoes it. Then waits until the tail is where the source is now, and
+    /// looks at all that can be looked at before anybody must wait.
     Begin,
     /// Blocks writes of users on the source, or takes the operator's word. Undone by allowing them again.
     Fence,

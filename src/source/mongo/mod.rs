@@ -213,11 +213,12 @@ impl Source for MongoSource {
         let cluster = self.cluster.clone();
         Ok(match (stream.shows(), self.sharded().await?) {
             (Shows::Everything { .. }, false) => {
-                Followed::Expanded(Box::new(Swept::over(stream, cluster, &self.known, self.asked.clone())))
+                Followed::Expanded(Box::new(Swept::over(stream, cluster, &self.known, None, self.asked.clone())))
             }
             (Shows::Everything { .. }, true) => {
-                let stream = ShardedStream::over(stream, cluster.clone(), &self.known);
-                Followed::Sharded(Box::new(Swept::over(stream, cluster, &self.known, self.asked.clone())))
+                let stream = ShardedStream::over(stream, cluster.clone());
+                let identities = Some(sharded::Identities::known(&self.known));
+                Followed::Sharded(Box::new(Swept::over(stream, cluster, &self.known, identities, self.asked.clone())))
             }
             (Shows::Documents, false) => {
                 Followed::Watched(Box::new(Watched::over(stream, cluster, &from, &self.known, self.asked.clone())))

@@ -1,14 +1,17 @@
-//! Views that went unseen, put into a stream that tells everything else.
+//! What goes unseen, put into a stream that tells everything else: views, and collections that a cluster reshards.
 //!
 //! A drop of `system.views` takes all views of a database with it, and no stream tells that, a router's neither (RAN on 6.0.5).
-//! So the views that were told are looked for on the source, now and then and whenever somebody must know that structure is as
-//! new as documents (see [`Asked`]). One that is not there is told as dropped, behind the events read before the look: if it
-//! comes again, or if its drop is told after all, that is behind it.
+//! So the views that were told are looked for on the source, and so are the [identities](Identities) of sharded collections,
+//! now and then and whenever somebody must know that structure is as new as documents (see [`Asked`]). What is not there is told
+//! as dropped, behind the events read before the look: if it comes again, or if its drop is told after all, that is behind it.
 //!
 //! What is found is told between a batch and its end, as of a time before the one that was asked for: whoever waits for the stream
 //! to pass that time has it by then, and nothing of it comes later. So what is done before a fence is never told behind it.
 
-use super::watch::{Asked, Known, just_before};
+use super::{
+    sharded::Identities,
+    watch::{Asked, Known, just_before},
+};
 use crate::{
     error::Result,
     model::{Change, ChangeEvent, ClusterTime, CollectionKind, Ddl, Namespace, Position, Selection},
@@ -28,21 +31,23 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Of looks that nobody has asked for: with very many databases they take at most one part in so many of the time.
 const SHARE: u32 = 20;
 
-/// A stream with the drops of views that it does not tell.
+/// A stream with the drops that it does not tell.
 pub struct Swept<S> {
     stream: S,
     cluster: Cluster,
     asked: Arc<Asked>,
     views: Views,
+    /// Of a sharded cluster.
+    identities: Option<Identities>,
     /// Up to where the stream was given.
     at: Option<Position>,
     next_look: Instant,
 }
 
 impl<S: EventStream> Swept<S> {
-    pub(super) fn over(stream: S, cluster: Cluster, known: &Known, asked: Arc<Asked>) -> Self {
+    pub(super) fn over(stream: S, cluster: Cluster, known: &Known, identities: Option<Identities>, asked: Arc<Asked>) -> Self {
         asked.begin();
-        Self { stream, cluster, asked, views: Views::known(known), at: None, next_look: Instant::now() + LOOK_EVERY }
+        Self { stream, cluster, asked, views: Views::known(known), identities, at: None, next_look: Instant::now() + LOOK_EVERY }
     }
 
     /// Whether it is time to look before the stream passes the end of a batch, and then for what is gone before which time.
@@ -51,33 +56,40 @@ impl<S: EventStream> Swept<S> {
         asked.or((Instant::now() >= self.next_look).then_some(end))
     }
 
-    async fn look(&mut self, end: ClusterTime) -> Result<BTreeSet<Namespace>> {
+    /// What is gone, though it was there at a time.
+    async fn look(&mut self, end: ClusterTime, at: ClusterTime) -> Result<Vec<Ddl>> {
         let began = Instant::now();
         let mut there = BTreeSet::new();
         for db in self.views.databases() {
             let listed = listing::matching(&self.cluster, &db, rawdoc! {"type": {"$ne": "collection"}}).await?;
             there.extend(listed.into_iter().map(|view| view.ns));
         }
+        let gone = self.views.without(&there, at);
+        gone.iter().for_each(|ns| tracing::info!(%ns, "a view is not on the source any more, and nothing told so"));
+        let mut gone: Vec<_> = gone.into_iter().map(|ns| Ddl::Drop { ns, uuid: None }).collect();
+        if let Some(identities) = &mut self.identities {
+            gone.extend(identities.replaced(&self.cluster).await?);
+        }
         self.asked.answer(end);
         self.next_look = Instant::now() + LOOK_EVERY.max(began.elapsed() * SHARE);
-        Ok(there)
+        Ok(gone)
     }
 }
 
 impl<S: EventStream> EventStream for Swept<S> {
     async fn next(&mut self) -> Result<EventBatch> {
         let mut batch = self.stream.next().await?;
-        batch.events.iter().for_each(|event| self.views.hear(event));
+        for event in &batch.events {
+            self.views.hear(event);
+            self.identities.iter_mut().for_each(|identities| identities.hear(event));
+        }
         let Some(end) = batch.events.last().map(|event| event.position.clone()) else { return Ok(batch) };
         let idle = batch.events.pop_if(|last| matches!(last.change, Change::Idle));
         let at = batch.events.last().map(|event| &event.position).or(self.at.as_ref()).cloned();
         if let Some((at, before)) = at.zip(self.due(end.time)) {
-            let there = self.look(end.time).await?;
             let position = Position { time: at.time.max(just_before(before)), ..at };
-            for ns in self.views.without(&there, position.time) {
-                tracing::info!(%ns, "a view is not on the source any more, and nothing told so");
-                let change = Change::Ddl(Ddl::Drop { ns, uuid: None });
-                batch.events.push(ChangeEvent { position: position.clone(), change, bytes: 0 });
+            for ddl in self.look(end.time, position.time).await? {
+                batch.events.push(ChangeEvent { position: position.clone(), change: Change::Ddl(ddl), bytes: 0 });
             }
         }
         batch.events.extend(idle);

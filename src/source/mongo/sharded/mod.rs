@@ -42,16 +42,18 @@
 mod fence;
 mod layout;
 mod members;
-mod moved;
 mod removed;
+mod resharded;
 mod scan;
+mod stream;
 
 pub(super) use fence::{allow_writes, block_writes, writes_blocked};
 pub(super) use layout::{layout, layout_of};
 pub(super) use members::Members;
-pub use moved::ShardedStream;
 pub(super) use removed::none_since;
+pub(super) use resharded::Identities;
 pub use scan::SnapshotScan;
+pub use stream::ShardedStream;
 
 use super::{fetch::ReadAt, identity::Identity};
 use crate::{
