@@ -1,12 +1,16 @@
 //! Users and custom roles: whoever logged in on the source logs in on the target.
 
 mod real {
-    use crate::support::{DEADLINE, Ferry, Pair, run, told};
-    use bson::{Bson, Document, RawDocumentBuf, doc};
-    use futures_util::TryStreamExt;
+    use crate::support::{
+        DEADLINE, Ferry, Pair,
+        accounts::{access, stored, wait_for_access},
+        run, told,
+    };
+    use bson::{Bson, Document, doc};
+
     use mongodb::Client;
     use std::time::Duration;
-    use testbed::{Options, ReplicaSet, connect, end};
+    use testbed::Options;
     use tokio::time::{Instant, sleep};
 
     fn role(name: &str, db: &str) -> Bson {
@@ -23,43 +27,6 @@ mod real {
 
     async fn create_role(on: &Client, name: &str, privileges: Vec<Document>, roles: Vec<Bson>) {
         run(on, "shop", doc! {"createRole": name, "privileges": privileges, "roles": roles}).await;
-    }
-
-    /// What `name` may do on that cluster: whether the password is accepted, and whether orders may be read and written.
-    async fn access(set: &ReplicaSet, name: &str, password: &str) -> (bool, bool, bool) {
-        let uri = set.uri_for(name, password).replace("authSource=admin", "authSource=shop");
-        let client = connect(&uri).await.unwrap();
-        let orders = client.database("shop").collection::<Document>("orders");
-        let logged_in = client.database("shop").run_command(doc! {"ping": 1}).await.is_ok();
-        let read = logged_in && orders.find_one(doc! {}).await.is_ok();
-        let write = read && orders.update_one(doc! {"_id": "nobody"}, doc! {"$set": {"a": 1}}).await.is_ok();
-        end(client).await;
-        (logged_in, read, write)
-    }
-
-    /// Waits until it is so.
-    async fn wait_for_access(set: &ReplicaSet, name: &str, password: &str, wanted: (bool, bool, bool)) {
-        let mut last = None;
-        for _ in 0..600 {
-            let now = access(set, name, password).await;
-            if now == wanted {
-                return;
-            }
-            last = Some(now);
-            sleep(Duration::from_millis(100)).await;
-        }
-        panic!("{name} was to have {wanted:?} and has {last:?}");
-    }
-
-    /// Users and roles of the application, as they are stored.
-    async fn stored(on: &Client) -> Vec<RawDocumentBuf> {
-        let mut all = Vec::new();
-        for name in ["system.users", "system.roles"] {
-            let of = on.database("admin").collection::<RawDocumentBuf>(name);
-            let found = of.find(doc! {"db": "shop"}).sort(doc! {"_id": 1}).await.unwrap();
-            all.extend(found.try_collect::<Vec<_>>().await.unwrap());
-        }
-        all
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -98,15 +65,15 @@ mod real {
 
         let mut ferry = Ferry::start(&source, &target, &["--users-and-roles", "new"]);
         ferry.wait_until_ready().await;
-        wait_for_access(&pair.target, "joe", "first-canary", (true, true, false)).await;
+        wait_for_access(&pair.target.uri_for("joe", "first-canary"), (true, true, false)).await;
         // The clerk held what the reader has; now the reader holds what the clerk has, which may write.
         run(&pair.from, "shop", doc! {"updateRole": "clerk", "privileges": [may("orders", &["find", "update"])], "roles": []}).await;
         run(&pair.from, "shop", doc! {"updateRole": "reader", "privileges": [], "roles": [role("clerk", "shop")]}).await;
         run(&pair.from, "shop", doc! {"updateUser": "joe", "pwd": "second-canary", "roles": [role("reader", "shop")]}).await;
         run(&pair.from, "shop", doc! {"dropUser": "ann"}).await;
-        wait_for_access(&pair.target, "joe", "second-canary", (true, true, true)).await;
-        assert_eq!(access(&pair.target, "joe", "first-canary").await, (false, false, false), "the old password is of no use");
-        wait_for_access(&pair.target, "ann", "canary", (false, false, false)).await;
+        wait_for_access(&pair.target.uri_for("joe", "second-canary"), (true, true, true)).await;
+        assert_eq!(access(&pair.target.uri_for("joe", "first-canary")).await, (false, false, false), "the old password is of no use");
+        wait_for_access(&pair.target.uri_for("ann", "canary"), (false, false, false)).await;
 
         // What changes while nobody looks, and just before the cutover.
         ferry.kill_9();
@@ -120,9 +87,9 @@ mod real {
         assert!(told_of_cutover.stdout.contains("committed"), "{told_of_cutover:?}");
         assert_eq!(ferry.wait_exit().await, 0, "{}", ferry.log());
 
-        assert_eq!(access(&pair.target, "eve", "third-canary").await, (true, true, false));
-        assert_eq!(access(&pair.target, "joe", "second-canary").await, access(&pair.source, "joe", "second-canary").await);
-        assert_eq!(access(&pair.target, "own", "s3cret").await, (true, true, false), "the target's own stay");
+        assert_eq!(access(&pair.target.uri_for("eve", "third-canary")).await, (true, true, false));
+        assert_eq!(access(&pair.target.uri_for("joe", "second-canary")).await, access(&pair.source.uri_for("joe", "second-canary")).await);
+        assert_eq!(access(&pair.target.uri_for("own", "s3cret")).await, (true, true, false), "the target's own stay");
         run(&pair.to, "shop", doc! {"dropUser": "own"}).await;
         assert_eq!(stored(&pair.to).await, stored(&pair.from).await);
         assert!(!ferry.log().contains("canary") && !ferry.log().contains("s3cret"), "{}", ferry.log());

@@ -1,13 +1,16 @@
 //! Users and custom roles between sharded clusters, where they live on the config server.
 
 mod real {
-    use crate::support::{Ferry, run, told, whole_machine};
-    use bson::{Bson, Document, RawDocumentBuf, doc};
-    use futures_util::TryStreamExt;
+    use crate::support::{
+        Ferry,
+        accounts::{access, stored, wait_for_access},
+        run, told, whole_machine,
+    };
+    use bson::{Bson, Document, doc};
+
     use mongodb::Client;
-    use std::time::Duration;
-    use testbed::{ShardedCluster, connect, end, parity, sharded};
-    use tokio::time::{Instant, sleep};
+
+    use testbed::{ShardedCluster, end, parity, sharded};
 
     fn roles(names: &[&str]) -> Vec<Bson> {
         names.iter().map(|name| doc! {"role": *name, "db": "admin"}.into()).collect()
@@ -19,41 +22,6 @@ mod real {
 
     async fn create_user(on: &Client, name: &str, password: &str, role: &str) {
         run(on, "shop", doc! {"createUser": name, "pwd": password, "roles": [{"role": role, "db": "shop"}]}).await;
-    }
-
-    /// Whether the router accepts the password, and whether orders may be read and written then.
-    async fn access(cluster: &ShardedCluster, name: &str, password: &str) -> (bool, bool, bool) {
-        let client = connect(&cluster.uri_for(name, password).replace("authSource=admin", "authSource=shop")).await.unwrap();
-        let shop = client.database("shop");
-        let orders = shop.collection::<Document>("orders");
-        let logged_in = shop.run_command(doc! {"connectionStatus": 1}).await.is_ok();
-        let read = logged_in && orders.find_one(doc! {}).await.is_ok();
-        let write = read && orders.update_one(doc! {"_id": "nobody"}, doc! {"$set": {"a": 1}}).await.is_ok();
-        end(client).await;
-        (logged_in, read, write)
-    }
-
-    async fn wait_for_access(cluster: &ShardedCluster, name: &str, password: &str, wanted: (bool, bool, bool)) {
-        let deadline = Instant::now() + crate::support::DEADLINE;
-        loop {
-            let now = access(cluster, name, password).await;
-            if now == wanted {
-                return;
-            }
-            assert!(Instant::now() < deadline, "{name} was to have {wanted:?} and has {now:?}");
-            sleep(Duration::from_millis(100)).await;
-        }
-    }
-
-    /// Users and roles of the application, as they are stored.
-    async fn stored(on: &Client) -> Vec<RawDocumentBuf> {
-        let mut all = Vec::new();
-        for name in ["system.users", "system.roles"] {
-            let of = on.database("admin").collection::<RawDocumentBuf>(name);
-            let found = of.find(doc! {"db": "shop"}).sort(doc! {"_id": 1}).await.unwrap();
-            all.extend(found.try_collect::<Vec<_>>().await.unwrap());
-        }
-        all
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -96,15 +64,15 @@ mod real {
 
         let mut ferry = Ferry::start(&source_uri, &target_uri, &["--users-and-roles", "new"]);
         ferry.wait_until_ready().await;
-        wait_for_access(&target, "joe", "first-canary", (true, true, false)).await;
+        wait_for_access(&target.uri_for("joe", "first-canary"), (true, true, false)).await;
         run(&from, "shop", doc! {"updateRole": "clerk", "privileges": [may(&["find", "update"])], "roles": []}).await;
         run(&from, "shop", doc! {"updateUser": "joe", "pwd": "second-canary"}).await;
         run(&from, "shop", doc! {"dropUser": "ann"}).await;
         create_user(&from, "eve", "third-canary", "reader").await;
-        wait_for_access(&target, "joe", "second-canary", (true, true, true)).await;
-        assert_eq!(access(&target, "joe", "first-canary").await, (false, false, false), "the old password is of no use");
-        wait_for_access(&target, "ann", "canary", (false, false, false)).await;
-        wait_for_access(&target, "eve", "third-canary", (true, true, false)).await;
+        wait_for_access(&target.uri_for("joe", "second-canary"), (true, true, true)).await;
+        assert_eq!(access(&target.uri_for("joe", "first-canary")).await, (false, false, false), "the old password is of no use");
+        wait_for_access(&target.uri_for("ann", "canary"), (false, false, false)).await;
+        wait_for_access(&target.uri_for("eve", "third-canary"), (true, true, false)).await;
 
         // Just before the cutover.
         run(&from, "shop", doc! {"dropRole": "clerk"}).await;
@@ -118,8 +86,8 @@ mod real {
             ("late", "fourth-canary", (true, true, false)),
             ("eve", "third-canary", (false, false, false)),
         ] {
-            assert_eq!(access(&source, name, password).await, wanted, "{name} on the source");
-            assert_eq!(access(&target, name, password).await, wanted, "{name} on the target");
+            assert_eq!(access(&source.uri_for(name, password)).await, wanted, "{name} on the source");
+            assert_eq!(access(&target.uri_for(name, password)).await, wanted, "{name} on the target");
         }
         run(&to, "shop", doc! {"dropUser": "own"}).await;
         assert_eq!(stored(&to).await, stored(&from).await);
