@@ -30,6 +30,7 @@ pub use report::{Covered, Difference, DifferenceKind, NamespaceReport, Report};
 pub use structure::{indexes, options};
 
 use crate::{
+    catalog::Catalog,
     error::{Error, Result},
     model::{ClusterTime, CollectionUuid, Namespace, Partition, Selection, ShardKey, Side, split_count},
     observe::{self, Metrics},
@@ -79,6 +80,8 @@ pub struct Settings {
     pub generations: u32,
     /// Indexes that the target may do without: see [`crate::model::index_title`].
     pub waived: Arc<[String]>,
+    /// Of whoever builds the target's indexes meanwhile: what is not finished is rightly missing.
+    pub building: Option<Catalog>,
     /// Shard keys of the target, by the names there: it needs an index for each that the source may not have.
     pub shard_keys: Arc<BTreeMap<Namespace, ShardKey>>,
     /// Shard keys that an operator has asked for, by the names on the target, whatever the source has.
@@ -114,6 +117,7 @@ impl Settings {
             batch_documents: 1_000,
             batch_bytes: 4 << 20,
             waived: Arc::default(),
+            building: None,
             shard_keys: Arc::default(),
             sharded_by: Arc::default(),
             ignore_sharding: false,

@@ -8,10 +8,11 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    model::{ClusterTime, CollectionKind, CollectionUuid, IndexSpec, Selection, index_title},
+    model::{ClusterTime, CollectionKind, CollectionUuid, IndexSpec, Selection, UnfinishedIndex, index_title},
     source::{CollectionRef, Found, Source},
 };
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -22,6 +23,8 @@ pub(super) struct Survey {
     /// Each with a digest of what the source had there.
     pub(super) differences: Vec<(Difference, u128)>,
     pub(super) indexes: u64,
+    /// What the looks took, without the waits between them.
+    pub(super) took: Duration,
 }
 
 impl Survey {
@@ -62,7 +65,9 @@ where
             return Ok(found);
         }
         settle(source.operation_time().await?).await?;
+        let so_far = found.took;
         found = look((source, target), selection, settings, stop).await?;
+        found.took += so_far;
         strikes = found.differences.iter().map(|d| (name(d), strikes.get(&name(d)).map_or(1, |n| n + 1))).collect();
     }
     for (difference, _) in found.differences.iter_mut().filter(|d| strikes.get(&name(d)).is_none_or(|n| *n < 2)) {
@@ -89,6 +94,10 @@ pub(super) async fn look<A: Source, B: Source>(
     if stop.is_cancelled() {
         return Err(Error::Interrupted);
     }
+    let began = Instant::now();
+    // Asked before the target is: an index that is finished by now is there.
+    let unfinished = settings.building.as_ref().map(|catalog| catalog.unfinished_indexes().iter().map(UnfinishedIndex::title).collect());
+    let settings = &Settings { waived: unfinished.unwrap_or_else(|| settings.waived.clone()), ..settings.clone() };
     let ours = source.collections().await?;
     let theirs = target.collections().await?;
     let plan = plan::plan(&ours, &theirs, selection);
@@ -110,6 +119,7 @@ pub(super) async fn look<A: Source, B: Source>(
     }
     found.pairs.sort_by(|a, b| a.source_info.ns.cmp(&b.source_info.ns));
     found.differences.sort_by_key(name);
+    found.took = began.elapsed();
     Ok(found)
 }
 
