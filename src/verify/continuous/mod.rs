@@ -42,7 +42,7 @@ use tokio_util::sync::CancellationToken;
 const KEYS_EVERY: Duration = Duration::from_secs(2);
 /// How often differences that persist are looked at again.
 const FOUND_EVERY: Duration = Duration::from_secs(10);
-/// How often structure that differs, or is in motion, is looked at again.
+/// How often structure that differs, or is in motion, is looked at again, at most; and never for more than a fifth of the time.
 const STRUCTURE_FOUND_EVERY: Duration = Duration::from_secs(2);
 /// How often structure is compared, at most; and never for more than a twentieth of the time.
 const STRUCTURE_EVERY: Duration = Duration::from_secs(30);
