@@ -6,8 +6,8 @@
 
 use super::{
     connect::Clusters,
+    identity::identity,
     job::Job,
-    preflight,
     reverse::{Newest, newest},
 };
 use crate::{
@@ -57,7 +57,7 @@ async fn abort_alone(config: &Config, clusters: &Clusters, how: GiveUp) -> Resul
     let Some(found) = store.load().await? else {
         return Ok(Answer::no(format!("there is no migration in `{}` on the target", config.metadata_database)));
     };
-    let source = preflight::identity(clusters.source.cluster()).await?;
+    let source = identity(clusters.source.cluster()).await?;
     if found.fingerprint.source != source {
         return Err(Error::BadConfig {
             field: "--source".into(),

@@ -6,6 +6,7 @@ mod commands;
 mod connect;
 mod examine;
 mod hold;
+mod identity;
 mod job;
 mod layout;
 mod lease;

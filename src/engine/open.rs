@@ -3,10 +3,11 @@
 use super::{
     board::{Board, Known, START_DEADLINE},
     connect::Clusters,
+    identity::{fingerprint, identity},
     job::Job,
     layout,
     lease::Keeper,
-    preflight::{fingerprint, identity, inspect},
+    preflight::inspect,
     reverse::Former,
     throttle::Steering,
     trend::Trend,

@@ -14,7 +14,7 @@
 //! the fence lets through. The cutover of the way back opens it, behind its commit. Its unique indexes and TTLs are parked like
 //! those of any target.
 
-use super::{connect::Clusters, preflight, privileges};
+use super::{connect::Clusters, identity::identity, preflight, privileges};
 use crate::{
     catalog::{Catalog, Entry, State, view_uuid},
     checkpoint::{FORMAT, Handover, MongoStore, Record, Store, WayBack},
@@ -177,7 +177,7 @@ pub(super) async fn newest(config: &Config) -> Result<Newest> {
     let found = async {
         let store = |cluster: &crate::mongo::Cluster| MongoStore::new(cluster.clone(), &config.metadata_database);
         let (on_target, on_source) = (store(clusters.target.cluster()), store(clusters.source.cluster()));
-        let ids = (preflight::identity(clusters.source.cluster()).await?, preflight::identity(clusters.target.cluster()).await?);
+        let ids = (identity(clusters.source.cluster()).await?, identity(clusters.target.cluster()).await?);
         let forward = on_target.load().await?.filter(|r| (&r.fingerprint.source, &r.fingerprint.target) == (&ids.0, &ids.1));
         let back =
             on_source.load().await?.filter(|r| (&r.fingerprint.source, &r.fingerprint.target) == (&ids.1, &ids.0) && r.way_back.is_some());

@@ -9,16 +9,17 @@ use std::time::Duration;
 use mongodb::Client;
 use mongodb::bson::doc;
 use serde::Serialize;
-use testbed::{DataSet, ShardedCluster, end, fill, parity, sharded};
+use testbed::{ShardedCluster, end, fill, parity, sharded};
 use tokio::time::sleep;
 
+use crate::arguments::Arguments;
 use crate::failure::{Failure, Result};
 use crate::ferry::Ferry;
 use crate::floor::{self, Indexes};
 use crate::meter::Meter;
 use crate::report::Spread;
 use crate::tail::{Burst, Kind, Subject};
-use crate::{Arguments, BATCH_BYTES, BATCH_DOCUMENTS, DATABASE, LIVE, OPLOG_MB, copy, tell};
+use crate::{BATCH_BYTES, BATCH_DOCUMENTS, DATABASE, LIVE, OPLOG_MB, copy, tell};
 
 /// One number of shards on both sides.
 #[derive(Debug, Serialize)]
@@ -100,14 +101,7 @@ pub async fn measure(arguments: &Arguments, shards: usize) -> Result<Clusters> {
 
 async fn round(arguments: &Arguments, shards: usize) -> Result<Found> {
     let source = Side::start(shards, arguments.cache_gb).await?;
-    let set = DataSet {
-        database: DATABASE.into(),
-        documents: arguments.documents,
-        approx_bytes: arguments.bytes,
-        collections: arguments.collections,
-        seed: arguments.seed,
-        indexes: false,
-    };
+    let set = arguments.data_set(false);
     let collections = set.names();
     source.shard(DATABASE, &collections).await?;
     let filled = fill(&source.client, set).await?;

@@ -4,6 +4,7 @@
 //! on a fresh target: the floor (the same documents, encoded already, inserted over as many connections with nothing
 //! else done), mongoferry's copy, and `mongodump | mongorestore` where there is one. The ratios are what counts.
 
+mod arguments;
 mod clusters;
 mod copy;
 mod failure;
@@ -13,18 +14,20 @@ mod latency;
 mod meter;
 mod report;
 mod restore;
+mod table;
 mod tail;
 mod wire;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use clap::Parser;
 use mongodb::Client;
 use mongodb::bson::doc;
-use testbed::{DataSet, Options, ReplicaSet, Version, connect, end, fill, parity};
+use testbed::{Options, ReplicaSet, Version, connect, end, fill, parity};
 
+use arguments::Arguments;
 use copy::Copied;
 use failure::{Failure, Result};
 use ferry::Ferry;
@@ -48,64 +51,9 @@ const OPLOG_MB: u32 = 4096;
 const DATABASE: &str = "shop";
 const LIVE: &str = "live";
 
-/// Measures mongoferry against a floor taken in the same run.
-#[derive(Parser)]
-#[command(version)]
-struct Arguments {
-    /// The program to measure; a release build.
-    #[arg(long)]
-    mongoferry: PathBuf,
-    #[arg(long, default_value_t = 1_000_000, default_value_if("quick", "true", "50000"))]
-    documents: u64,
-    /// Mean bytes of a document.
-    #[arg(long, default_value_t = 1024)]
-    bytes: usize,
-    #[arg(long, default_value_t = 4)]
-    collections: u32,
-    /// Each: floor, copy, mongodump | mongorestore, and the whole with indexes.
-    #[arg(long, default_value_t = 3, default_value_if("quick", "true", "2"))]
-    rounds: u32,
-    /// Small and short, to see that it works: 50,000 documents, 2 rounds, 10,000 operations, 5 seconds. The numbers mean little.
-    #[arg(long)]
-    quick: bool,
-    /// Inserts of a burst, and as many updates and deletes; never more than there are documents in one collection.
-    #[arg(long, default_value_t = 200_000, default_value_if("quick", "true", "10000"))]
-    operations: u64,
-    /// Inserts a second of the steady load.
-    #[arg(long, default_value_t = 500)]
-    rate: u32,
-    /// Seconds of the steady load.
-    #[arg(long, default_value_t = 20.0, default_value_if("quick", "true", "5"))]
-    seconds: f64,
-    /// Connections of the floor, and inserts at the same time of mongoferry. By default two for each core: both servers share them
-    /// with whoever writes.
-    #[arg(long, default_value_t = 2 * std::thread::available_parallelism().map_or(1, usize::from))]
-    writers: usize,
-    /// Partitions that mongoferry reads at the same time.
-    #[arg(long, default_value_t = 4)]
-    partitions: usize,
-    /// GiB of cache for each server.
-    #[arg(long, default_value_t = 1.0)]
-    cache_gb: f64,
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// Leave out the tail and the comparison at the end.
-    #[arg(long)]
-    copy_only: bool,
-    /// Measure copy and tail between sharded clusters instead, once with each of these numbers of shards on both sides: 1,2,3.
-    #[arg(long, value_delimiter = ',', conflicts_with = "copy_only")]
-    shards: Vec<usize>,
-    /// Where the JSON goes; - for stdout, instead of the table.
-    #[arg(long)]
-    json: Option<PathBuf>,
-    /// Further arguments for mongoferry.
-    #[arg(last = true)]
-    more: Vec<String>,
-}
-
 #[tokio::main]
 async fn main() -> ExitCode {
-    match Arguments::parse().run().await {
+    match run(Arguments::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("bench: {failure}");
@@ -114,36 +62,33 @@ async fn main() -> ExitCode {
     }
 }
 
-impl Arguments {
-    async fn run(mut self) -> Result<()> {
-        let json_path = self.json.take();
-        let (json, table) = if self.shards.is_empty() {
-            let bench = Bench::prepare(self).await?;
-            let measured = bench.measure().await;
-            bench.close().await;
-            let report = measured?;
-            (serde_json::to_string_pretty(&report), report.table())
-        } else {
-            let mut all = Vec::new();
-            for shards in &self.shards {
-                all.push(clusters::measure(&self, *shards).await?);
-            }
-            (serde_json::to_string_pretty(&all), clusters::table(&all))
-        };
-        let json = json.map_err(|error| Failure::new(error.to_string()))?;
-        match json_path {
-            Some(path) if path == Path::new("-") => println!("{json}"),
-            path => {
-                println!("{table}");
-                if let Some(path) = path {
-                    std::fs::write(&path, json + "\n")
-                        .map_err(|error| Failure::new(format!("cannot write {}: {error}", path.display())))?;
-                    eprintln!("bench: every number is in {}", path.display());
-                }
+async fn run(mut arguments: Arguments) -> Result<()> {
+    let json_path = arguments.json.take();
+    let (json, table) = if arguments.shards.is_empty() {
+        let bench = Bench::prepare(arguments).await?;
+        let measured = bench.measure().await;
+        bench.close().await;
+        let report = measured?;
+        (serde_json::to_string_pretty(&report), report.table())
+    } else {
+        let mut all = Vec::new();
+        for shards in &arguments.shards {
+            all.push(clusters::measure(&arguments, *shards).await?);
+        }
+        (serde_json::to_string_pretty(&all), clusters::table(&all))
+    };
+    let json = json.map_err(|error| Failure::new(error.to_string()))?;
+    match json_path {
+        Some(path) if path == Path::new("-") => println!("{json}"),
+        path => {
+            println!("{table}");
+            if let Some(path) = path {
+                std::fs::write(&path, json + "\n").map_err(|error| Failure::new(format!("cannot write {}: {error}", path.display())))?;
+                eprintln!("bench: every number is in {}", path.display());
             }
         }
-        Ok(())
     }
+    Ok(())
 }
 
 /// The source with its data, and what is known of it.
@@ -191,15 +136,7 @@ impl Bench {
         let source = connect(&server.uri()).await?;
         let source_pid = pid(&source).await?;
         tell(&format!("filling it with {} documents", arguments.documents));
-        let set = DataSet {
-            database: DATABASE.into(),
-            documents: arguments.documents,
-            approx_bytes: arguments.bytes,
-            collections: arguments.collections,
-            seed: arguments.seed,
-            indexes: true,
-        };
-        let filled = fill(&source, set).await?;
+        let filled = fill(&source, arguments.data_set(true)).await?;
         let collections = source.database(DATABASE).list_collection_names().await?;
         let indexes = floor::indexes(&source, DATABASE, &collections).await?;
         floor::drop_indexes(&source, DATABASE, &collections).await?;
