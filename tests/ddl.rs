@@ -209,6 +209,8 @@ mod real {
         let mut ferry = pair.ferry(&[]);
         ferry.wait_for_phase("tailing").await;
         perform(&pair.from, &changes()).await;
+        ferry.wait_until_caught_up(&pair.from).await;
+        assert!(!ferry.log().contains("an index cannot be built"), "{}", ferry.log());
         hand_over(pair, ferry).await;
     }
 

@@ -113,20 +113,34 @@ impl<T: Target> Builder<T> {
             return Ok(());
         }
         tracing::info!(ns = %to.ns, indexes = specs.len(), "building indexes");
-        match self.create(collection, &specs).await {
-            Ok(()) => {}
-            // It is still wanted, and is built when the builder looks again.
-            Err(error) if error.code() == Some(BUILD_ABORTED) => {}
-            Err(error) if transient(&error) => return Err(error),
-            Err(_) if specs.len() > 1 => {
-                // One of them is in the way of all: each for itself.
+        match self.attempt(collection, &specs).await? {
+            // One of them is in the way of all: each for itself.
+            Some(_) if specs.len() > 1 => {
                 for spec in &specs {
-                    self.build_one(collection, spec).await?;
+                    if let Some(why) = self.attempt(collection, std::slice::from_ref(spec)).await? {
+                        note_failed(collection, spec, &why);
+                    }
                 }
             }
-            Err(error) => note_failed(collection, &specs[0], &error),
+            Some(why) => note_failed(collection, &specs[0], &why),
+            None => {}
         }
         Ok(())
+    }
+
+    /// Builds these, or tells why that cannot be.
+    async fn attempt(&self, collection: &Collection, specs: &[IndexSpec]) -> Result<Option<Error>> {
+        match self.create(collection, specs).await {
+            Ok(()) => Ok(None),
+            // What is still wanted is built when the builder looks again.
+            Err(error) if error.code() == Some(BUILD_ABORTED) => Ok(None),
+            Err(error) if transient(&error) => Err(error),
+            Err(error) => {
+                // A structural change under way may have dropped the collection, and be about to say so.
+                let _gate = collection.gate.read().await;
+                Ok((collection.entry().state != State::Dropped).then_some(error))
+            }
+        }
     }
 
     /// What could not become unique at the seal is told now, not then.
@@ -174,17 +188,6 @@ impl<T: Target> Builder<T> {
                 build.progress(progress);
             }
         }
-    }
-
-    async fn build_one(&self, collection: &Collection, spec: &IndexSpec) -> Result<()> {
-        match self.create(collection, std::slice::from_ref(spec)).await {
-            Ok(()) => {}
-            // It is still wanted, and is built when the builder looks again.
-            Err(error) if error.code() == Some(BUILD_ABORTED) => {}
-            Err(error) if transient(&error) => return Err(error),
-            Err(error) => note_failed(collection, spec, &error),
-        }
-        Ok(())
     }
 
     /// Takes note of an index that is on the target as `made`. One that was dropped meanwhile, perhaps to be made
