@@ -1,8 +1,9 @@
 //! A cutover cannot go wrong: whatever step fails, is repeated or is cut short by `kill -9`, it is completed or undone.
 
 mod real {
-    use crate::support::{DEADLINE, Ferry, METADATA, Pair, full, run, told};
+    use crate::support::{DEADLINE, Ferry, METADATA, Pair, full, run, slow_down, speed_up, told};
     use bson::{Document, doc};
+    use std::time::Duration;
     use testbed::{Catch, DataSet, Load, LoadOptions, Options, Trap, fill};
     use tokio::time::timeout;
 
@@ -12,6 +13,7 @@ mod real {
     const RECORD: &[u8] = b"update\0\x0a\0\0\0migration\0";
     const BLOCK: &[&[u8]] = &[b"setUserWriteBlockMode\0", b"global\0\x01"];
     const NOTE: &[&[u8]] = &[b"appendOplogNote\0", b"cutover "];
+    const AHEAD: &[&[u8]] = &[b"appendOplogNote\0", b"ahead of the fence "];
     const PREPARE: &[&[u8]] = &[b"collMod\0", b"prepareUnique\0\x01"];
     const CONVERT: &[&[u8]] = &[b"collMod\0", b"unique\0\x01"];
     const COMMITTED: &[&[u8]] = &[RECORD, b"committed\0"];
@@ -142,6 +144,7 @@ mod real {
         let failures = STEPS.into_iter().map(|step| (step, false, vec![RECORD.to_vec(), saving(step)]));
         let failures: Vec<_> = failures
             .chain([
+                ("begin", true, owned(AHEAD)),
                 ("fence", true, owned(BLOCK)),
                 ("drain", true, owned(NOTE)),
                 ("seal", false, owned(CONVERT)),
@@ -157,6 +160,19 @@ mod real {
             scene.assert_untouched(step).await;
         }
 
+        // The stream falls silent behind the fence.
+        scene.source.set(BLOCK, Catch::Answer);
+        scene.ferry.wait_until_ready().await;
+        let silence = async {
+            timeout(DEADLINE, scene.source.caught()).await.expect("the fence comes");
+            slow_down(&scene.pair.from, &["getMore"], Duration::from_secs(10)).await;
+            scene.source.release();
+        };
+        let (late, ()) = tokio::join!(scene.ferry.verb(&["cutover", "--yes", "--timeout", "6s"]), silence);
+        speed_up(&scene.pair.from).await;
+        assert!(late.code == 1 && late.stdout.contains("drain failed"), "{late:?}");
+        scene.assert_untouched("late").await;
+
         // Every command is carried out, and its answer lost: so it is carried out again.
         for step in STEPS {
             scene.target.set(&[RECORD, &saving(step)], Catch::Lose);
@@ -164,7 +180,7 @@ mod real {
         for words in [PREPARE, CONVERT, COMMITTED, &[b"listIndexes\0"]] {
             scene.target.set(words, Catch::Lose);
         }
-        for words in [BLOCK, NOTE, &[b"listIndexes\0"]] {
+        for words in [AHEAD, BLOCK, NOTE, &[b"listIndexes\0"]] {
             scene.source.set(words, Catch::Lose);
         }
         let told = scene.ferry.cutover(&["--output", "json"]).await.expect(0, "a cutover whose commands are all repeated").json();

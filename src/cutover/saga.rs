@@ -219,7 +219,7 @@ impl<S: Source, T: Target, C: Store> Cutover<S, T, C> {
             Step::Begin => {
                 self.store.save_phase(&Phase::CuttingOver, &Activity::Running).await?;
                 // What happened to structure since the gates were judged may have left documents to be copied.
-                let (_, caught_up) = self.drain(run.deadline).await?;
+                let (_, caught_up) = self.drain("ahead of the fence", run.deadline).await?;
                 if caught_up.is_err() {
                     return Ok(caught_up);
                 }
@@ -245,7 +245,7 @@ impl<S: Source, T: Target, C: Store> Cutover<S, T, C> {
                 self.source.block_writes(run.left()).await?;
             }
             Step::Drain => {
-                let (fence, verdict) = self.drain(run.deadline).await?;
+                let (fence, verdict) = self.drain("cutover", run.deadline).await?;
                 run.fence = fence;
                 run.events = self.metrics.events_read_total();
                 return Ok(verdict);
@@ -258,7 +258,7 @@ impl<S: Source, T: Target, C: Store> Cutover<S, T, C> {
             }
             Step::Seal => drop(seal(&self.source, &self.target.within(run.left()), &self.catalog, &self.waived).await?),
             Step::Confirm => {
-                let (fence, verdict) = self.drain(run.deadline).await?;
+                let (fence, verdict) = self.drain("cutover", run.deadline).await?;
                 run.fence = fence;
                 let behind = self.metrics.events_read_total() - run.events;
                 if verdict.is_ok() && behind > 0 {
@@ -289,8 +289,8 @@ impl<S: Source, T: Target, C: Store> Cutover<S, T, C> {
 
     /// A challenge: a note in the source's oplog, and the tail must pass it. Whatever was read from the source before is
     /// older than the note, so the target is consistent then: see [`super::gates`].
-    async fn drain(&mut self, deadline: Instant) -> Result<(ClusterTime, Verdict)> {
-        let challenge = format!("cutover {:016x}", rand::random::<u64>());
+    async fn drain(&mut self, what: &str, deadline: Instant) -> Result<(ClusterTime, Verdict)> {
+        let challenge = format!("{what} {:016x}", rand::random::<u64>());
         let fence = match self.source.note(&challenge).await {
             // Without the privilege the server's own note comes within ten seconds. A time behind that of the last operation:
             // events of one transaction share theirs, so to have reached it is not to have passed it.
@@ -305,9 +305,7 @@ impl<S: Source, T: Target, C: Store> Cutover<S, T, C> {
         match tokio::time::timeout_at(deadline, self.stop.run_until_cancelled(passed)).await {
             Ok(Some(Ok(_))) => Ok((fence, Ok(()))),
             Ok(Some(Err(_)) | None) => Ok((fence, Err("the tail ended".to_owned()))),
-            Err(_) => {
-                Ok((fence, Err(format!("the tail did not reach the fence {fence} in time; it is at {}", self.progress.borrow().applied))))
-            }
+            Err(_) => Ok((fence, Err(format!("the tail did not reach {fence} in time; it is at {}", self.progress.borrow().applied)))),
         }
     }
 
