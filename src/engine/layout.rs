@@ -1,10 +1,6 @@
 //! How data is laid out on a sharded target: what `--shard` may ask for, what stands in its way, and where to split.
 
-use super::{
-    connect::Clusters,
-    preflight::{Level, not_allowed},
-    privileges,
-};
+use super::{connect::Clusters, preflight::Level, privileges};
 use crate::{
     config::Config,
     error::{Error, Result},
@@ -84,7 +80,7 @@ pub(super) async fn look(
     if wanted.values().any(|how| !how.zones.is_empty())
         && let Some(missing) = privileges::missing_for_zones(target).await?
     {
-        return Err(not_allowed(target.side(), missing));
+        return Err(privileges::not_allowed(target.side(), missing));
     }
     let shards = clusters.target.shards().await?;
     let mut found = vec![(Level::Ok, format!("the target has {} shards that take data", shards.len()), None)];

@@ -176,7 +176,7 @@ impl Inspected {
         let what = if topology == Topology::Sharded { "sharded cluster" } else { "replica set" };
         self.finding(Level::Ok, format!("the {side} is a {what} and answers"), None);
         if let Some(missing) = privileges::missing(cluster, topology).await? {
-            return Err(not_allowed(side, missing));
+            return Err(privileges::not_allowed(side, missing));
         }
         self.finding(Level::Ok, format!("the user of the {side} has the privileges"), None);
         if (side, topology) == (Side::Source, Topology::Sharded)
@@ -273,7 +273,7 @@ impl Inspected {
         let selected: Vec<CollectionInfo> = listed.into_iter().filter(|c| config.selection.takes(&c.ns)).collect();
         for cluster in [clusters.source.cluster(), clusters.target.cluster()] {
             if let Some(missing) = privileges::missing_for(cluster, &selected).await? {
-                return Err(not_allowed(cluster.side(), missing));
+                return Err(privileges::not_allowed(cluster.side(), missing));
             }
         }
         if self.target == Topology::Sharded {
@@ -311,7 +311,7 @@ impl Inspected {
         let Some(accounts) = clusters.accounts(config) else { return Ok(()) };
         for cluster in [clusters.source.cluster(), clusters.target.cluster()] {
             if let Some(missing) = privileges::missing_for_accounts(cluster).await? {
-                return Err(not_allowed(cluster.side(), missing));
+                return Err(privileges::not_allowed(cluster.side(), missing));
             }
         }
         let kept: Vec<String> = accounts.foresee().await?.iter().map(|name| format!("the {} `{}`", name.kind.label(), name.id)).collect();
@@ -361,15 +361,6 @@ impl Inspected {
             self.report.collections.push((info.ns.to_string(), estimate.documents, estimate.bytes));
         }
         Ok(())
-    }
-}
-
-/// What a user may not do, with the command that grants it.
-pub(super) fn not_allowed(side: Side, (actions, command): privileges::Missing) -> Error {
-    Error::UnfitCluster {
-        side,
-        problem: format!("does not allow its user: {}", actions.join(", ")),
-        hint: format!("grant it in mongosh: {command}"),
     }
 }
 

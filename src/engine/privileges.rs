@@ -4,7 +4,7 @@
 //! were read off 6.0.5 (`rolesInfo` with `showPrivileges`).
 
 use crate::{
-    error::Result,
+    error::{Error, Result},
     model::{CollectionInfo, Namespace, Side},
     mongo::{Cluster, Topology},
 };
@@ -203,6 +203,15 @@ pub(super) async fn is_user(cluster: &Cluster) -> Result<bool> {
 
 /// The actions that are missing, and the command that grants them.
 pub(super) type Missing = (Vec<String>, String);
+
+/// What a user may not do, with the command that grants it.
+pub(super) fn not_allowed(side: Side, (actions, command): Missing) -> Error {
+    Error::UnfitCluster {
+        side,
+        problem: format!("does not allow its user: {}", actions.join(", ")),
+        hint: format!("grant it in mongosh: {command}"),
+    }
+}
 
 async fn lacking(cluster: &Cluster, needs: Vec<&Need>) -> Result<Option<Missing>> {
     let status = cluster.run("admin", "asking for our privileges", &doc! {"connectionStatus": 1, "showPrivileges": true}).await?;

@@ -22,12 +22,14 @@ const GENERATIONS: u32 = 3;
 impl<A: Source, B: Source, C: Store> Prover<A, B, C> {
     /// Not while anything is being copied: the target is made then.
     pub(super) fn is_structure_due(&self, known: &Known) -> bool {
-        let copying = self.catalog.living().iter().any(|c| c.entry().state.is_incomplete());
+        if self.catalog.living().iter().any(|c| c.entry().state.is_incomplete()) {
+            return false;
+        }
         let rests = known.structure.is_empty() && !known.structure_moves;
         let (every, pause) = if rests { (STRUCTURE_EVERY.min(self.every), 20) } else { (STRUCTURE_FOUND_EVERY, 4) };
         let pause = known.structure_took * pause;
         let restless = is_due(known.structure_at, pause) && self.parity.take_structure();
-        !copying && (restless || is_due(known.structure_at, every.max(pause)))
+        restless || is_due(known.structure_at, every.max(pause))
     }
 
     pub(super) async fn look_at_structure<F, Fut>(&self, known: &mut Known, round: &Round<'_, F>) -> Result<()>

@@ -8,11 +8,13 @@
 use super::super::{fetch::locate, watch::Known};
 use crate::{
     error::Result,
-    model::{Change, ChangeEvent, CollectionUuid, Ddl, Namespace, raw},
-    mongo::{Cluster, listing},
+    model::{Change, ChangeEvent, CollectionUuid, Ddl, Namespace},
+    mongo::{
+        Cluster,
+        sharding::{self, Row},
+    },
     source::CollectionRef,
 };
-use bson::rawdoc;
 use std::collections::BTreeMap;
 
 /// Which collection each name stood for when it was last looked at.
@@ -32,13 +34,8 @@ impl Identities {
 
     /// Collections that have another UUID than before, and whose old one is nowhere.
     pub(in super::super) async fn replaced(&mut self, cluster: &Cluster) -> Result<Vec<Ddl>> {
-        let command = rawdoc! {"find": "collections", "projection": {"uuid": 1}, "readConcern": {"level": "majority"}};
-        let listed = listing::found(cluster, "config", "looking at the identities of sharded collections", &command).await?;
         let mut found = Vec::new();
-        for doc in &listed {
-            let ns = raw::get(doc, "_id").and_then(|e| e.str()).and_then(Namespace::parse);
-            let uuid = raw::get(doc, "uuid").and_then(|e| e.value.get(5..21)).and_then(|bytes| bytes.try_into().ok()).map(CollectionUuid);
-            let Some((ns, uuid)) = ns.zip(uuid).filter(|(ns, _)| !ns.is_internal()) else { continue };
+        for Row { ns, uuid, .. } in sharding::collections(cluster).await?.into_iter().filter(|row| !row.ns.is_internal()) {
             let Some(old) = self.0.insert(ns.clone(), uuid).filter(|old| *old != uuid) else { continue };
             // A rename, which the stream tells, leaves it under another name.
             if locate(cluster, &CollectionRef { ns: ns.clone(), uuid: old }).await?.is_none() {
